@@ -1,0 +1,66 @@
+"""The mechanism under `tao`: an event loop, its timing wheel, connections, and a worker pool."""
+
+from reactor.acceptor import Acceptor, listen
+from reactor.buffers import ReceiveBuffer, SendQueue, Watermark
+from reactor.clock import Clock, SystemClock
+from reactor.close_reason import CloseCause, CloseReason
+from reactor.connection import (
+    Connection,
+    ConnectionHandler,
+    ConnectionOptions,
+    Pause,
+    WriteResult,
+)
+from reactor.connector import Connector
+from reactor.errors import (
+    ForkError,
+    IllegalTransitionError,
+    ReactorClosedError,
+    ReactorError,
+    ReentrancyError,
+    WrongThreadError,
+)
+from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
+from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
+from reactor.timing_wheel import Timeout, TimingWheel
+from reactor.waker import Waker
+from reactor.workers import Job, WorkerPool
+
+__all__ = [
+    "READ",
+    "TRANSITIONS",
+    "WRITE",
+    "Acceptor",
+    "Channel",
+    "Clock",
+    "CloseCause",
+    "CloseReason",
+    "Connection",
+    "ConnectionEvent",
+    "ConnectionHandler",
+    "ConnectionOptions",
+    "ConnectionState",
+    "Connector",
+    "ForkError",
+    "IllegalTransitionError",
+    "Job",
+    "Pause",
+    "Reactor",
+    "ReactorClosedError",
+    "ReactorError",
+    "ReceiveBuffer",
+    "ReentrancyError",
+    "SendQueue",
+    "StateMachine",
+    "Statistics",
+    "SystemClock",
+    "Timeout",
+    "TimingWheel",
+    "Waker",
+    "Watermark",
+    "WorkerPool",
+    "WriteResult",
+    "WrongThreadError",
+    "diagram",
+    "listen",
+]

@@ -1,0 +1,215 @@
+"""Listening sockets.
+
+Contents: `listen`, Acceptor.
+
+Owns one listening socket and hands every connection that it accepts to a callback, which owns it from
+then on. The loop's thread only.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from reactor.loop import READ, Channel, Reactor
+from reactor.timing_wheel import Timeout
+
+__all__ = ["Acceptor", "listen"]
+
+logger = logging.getLogger("reactor")
+
+ACCEPTS_PER_PASS = 64
+"""Connections accepted before other descriptors get their turn."""
+
+RETRY_DELAY = 0.1
+"""Seconds without accepting after the system has run out of something. The listening socket stays
+readable all that time: without a pause the loop would spin."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# What accept(2) reports of a connection that failed while it waited: on Linux the network's errors
+# come out of accept, and mean "try the next".
+_GONE = frozenset(
+    getattr(errno, name)
+    for name in [
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EPROTO",
+        "ENETDOWN",
+        "ENOPROTOOPT",
+        "EHOSTDOWN",
+        "ENONET",
+        "EHOSTUNREACH",
+        "EOPNOTSUPP",
+        "ENETUNREACH",
+        "EPERM",
+        "ETIMEDOUT",
+    ]
+    if hasattr(errno, name)
+)
+
+
+def listen(address: tuple[str, int] | str, *, backlog: int = 1024) -> socket.socket:
+    """A non-blocking listening socket: TCP for `(host, port)`, a Unix socket for a path.
+
+    Port 0 lets the system choose. An empty host is every address of this machine, IPv6 and IPv4 both
+    where the system can. Raises OSError, with the address in its text, when it cannot be had.
+    """
+    try:
+        if isinstance(address, str):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            target: Any = address
+            family = socket.AF_UNIX
+        else:
+            family, target = _resolve(address)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}") from error
+    try:
+        if family != socket.AF_UNIX and sys.platform != "win32":
+            # A port in TIME_WAIT may be taken again. On Windows it would let two servers share one.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address[0])))
+        sock.bind(target)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = (
+                "; stop the program that uses it, or choose another port (0 lets the system choose)"
+            )
+        raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}{hint}") from error
+    except OverflowError as error:
+        sock.close()
+        raise ValueError(f"a port is a number from 0 to 65535, not {address[1]!r}") from error
+    return sock
+
+
+def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, Any]:
+    host, port = address
+    if not host:
+        if socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", port)
+        return socket.AF_INET, ("", port)
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return info[0], info[4]
+
+
+def _text(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket, which it closes when it is closed.
+
+    `on_accept(sock, address)` gets a non-blocking socket. A spare descriptor is held back for the
+    moment in which the process has no other: with it the waiting client is accepted and told off by a
+    close, where it would hang otherwise.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        on_accept: Callable[[socket.socket, Any], object],
+    ) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._on_accept = on_accept
+        self._retry: Timeout | None = None
+        self._spare: int | None = _open_spare()
+        self._channel: Channel | None = reactor.register(sock, READ, self._handle_ready)
+        self.address: Any = sock.getsockname()
+        """Where it listens, as the socket gives it."""
+        self.refused = 0
+        """Connections told off for want of descriptors."""
+
+    def _handle_ready(self, _ready: int) -> None:
+        for _ in range(ACCEPTS_PER_PASS):
+            if self._channel is None:
+                return  # closed by what on_accept did
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                if error.errno in _EXHAUSTED:
+                    self._handle_exhausted(error)
+                    return
+                raise
+            sock.setblocking(False)
+            try:
+                self._on_accept(sock, address)
+            except Exception:
+                sock.close()
+                raise
+
+    def _handle_exhausted(self, error: OSError) -> None:
+        logger.warning("cannot accept, and will try again in %g s: %s", RETRY_DELAY, error)
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+            try:
+                self._socket.accept()[0].close()
+                self.refused += 1
+            except OSError:
+                pass  # another thread was faster, or the client has given up
+            self._spare = _open_spare()
+        self.pause()
+        self._retry = self._reactor.call_later(RETRY_DELAY, self.resume)
+
+    def pause(self) -> None:
+        """Accept nothing until `resume`; clients wait in the system's backlog."""
+        if self._channel is not None:
+            self._reactor.modify(self._channel, 0)
+
+    def resume(self) -> None:
+        """Accept again."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._spare is None:
+            self._spare = _open_spare()
+        if self._channel is not None:
+            self._reactor.modify(self._channel, READ)
+
+    def close(self) -> None:
+        """Stop listening. Twice is once."""
+        if self._channel is None:
+            return
+        self._reactor.unregister(self._channel)
+        self._channel = None
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+        path = self.address if self._socket.family == socket.AF_UNIX else None
+        self._socket.close()
+        if path:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # somebody has tidied up before us
+
+    def __repr__(self) -> str:
+        if self._channel is None:
+            return "<Acceptor closed>"
+        return f"<Acceptor on {self.address!r}>"
+
+
+def _open_spare() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return None

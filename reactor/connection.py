@@ -1,0 +1,529 @@
+"""One TCP connection: a socket, its state, and the bytes on their way out.
+
+Contents: WriteResult, Pause, ConnectionOptions, ConnectionHandler, Connection.
+
+Owns the socket from `start` on, and closes it. Moves bytes and states; what the bytes mean is its
+handler's affair. It runs on the loop's thread, but for `write`, `close` and `abort`, which any thread
+may call.
+
+What the state alone decides: whether a byte may be written (OPEN; in DRAINING only by what was under
+way), and whether bytes are read (OPEN, and LINGERING to throw them away).
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from reactor.buffers import JOIN_LIMIT, SendQueue, Watermark
+from reactor.close_reason import CloseCause, CloseReason
+from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.state import ConnectionEvent, ConnectionState, StateMachine
+from reactor.timing_wheel import Timeout
+
+__all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
+
+logger = logging.getLogger("reactor")
+
+READ_SIZE = 65_536
+"""Bytes read from one connection in one pass. `recv` of this size costs what `recv_into` a shared
+buffer does (measured: equal within 1 in 100, and the copy out of the shared buffer saved); beyond 128
+KiB the allocator maps and unmaps memory for every call, which costs an echo three quarters of its
+rate."""
+
+LINGER_READS = 16
+"""Reads in one pass that only throw away what a closing connection's peer still sends."""
+
+RESET = struct.pack("ii", 1, 0)
+"""struct linger: on, for no time; close() then sends a RST (socket(7), SO_LINGER)."""
+
+
+class WriteResult(enum.Enum):
+    """What became of a write."""
+
+    ACCEPTED = "accepted"
+    """It will be sent, and there is room for more."""
+    ABOVE_HIGH = "accepted; above the high watermark"
+    """It will be sent, and it would be wise to wait before the next."""
+    FULL = "refused; over the limit"
+    CLOSED = "refused; the connection is closing or closed"
+
+
+class Pause(enum.IntFlag):
+    """Why reading is paused; it goes on when no reason is left."""
+
+    USER = 1
+    """The application asked for it."""
+    WORK = 2
+    """Enough messages wait for a worker."""
+    OUTPUT = 4
+    """Enough bytes wait for the peer: it shall read before it asks for more."""
+    PROTOCOL = 8
+    """What comes can no longer be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Sizes in bytes, times in seconds."""
+
+    output: Watermark = field(default=Watermark(65_536, 262_144))
+    """Bytes waiting to be sent between which reading pauses and goes on."""
+    output_limit: int = 16_777_216
+    """Bytes waiting to be sent over which `write` refuses."""
+    drain_timeout: float = 30.0
+    """How long a closing connection may take to finish its handlers and send its bytes."""
+    linger_timeout: float = 2.0
+    """How long to wait for the peer's FIN after our own."""
+
+    def __post_init__(self) -> None:
+        if self.output_limit < self.output.high:
+            raise ValueError(
+                f"output_limit ({self.output_limit}) must not be below "
+                f"the high watermark ({self.output.high})"
+            )
+        for name in ("drain_timeout", "linger_timeout"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be a number of seconds, not {getattr(self, name)!r}")
+
+
+class ConnectionHandler(Protocol):
+    """What a connection needs of the layer above. All of it is called on the loop's thread."""
+
+    def handle_open(self) -> None:
+        """The state is OPEN. Reading begins when this returns."""
+
+    def handle_data(self, data: bytes) -> None:
+        """Bytes came. What is to be sent at once goes to `Connection.replies`."""
+
+    def handle_draining(self) -> None:
+        """The state is DRAINING. Call `Connection.check_drained` whenever `is_idle` turns true."""
+
+    def handle_writable(self) -> None:
+        """So much has been sent that the low watermark is reached again."""
+
+    def handle_closed(self, reason: CloseReason) -> None:
+        """The state is CLOSED and the descriptor is gone. The last call, and the only of its kind."""
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way that may still write."""
+
+
+class Connection:
+    """A socket, driven through the states of `reactor.state`.
+
+    `notify` is called, on whatever thread, after something was posted to the loop; it wakes it.
+    """
+
+    __slots__ = (
+        "_cause",
+        "_channel",
+        "_deadline",
+        "_error",
+        "_flush_posted",
+        "_handler",
+        "_in_flight",
+        "_lock",
+        "_machine",
+        "_notify",
+        "_options",
+        "_outbox",
+        "_paused",
+        "_queue",
+        "_reactor",
+        "_socket",
+        "last_received",
+        "outbox_size",
+        "replies",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        handler: ConnectionHandler,
+        *,
+        options: ConnectionOptions,
+        notify: Callable[[], object] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._handler = handler
+        self._options = options
+        self._notify = reactor.wake if notify is None else notify
+        self._lock = threading.Lock()
+        # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
+        # was a moment ago.
+        self._machine = StateMachine(ConnectionState.CONNECTING)
+        self._outbox: list[bytes] = []
+        self.outbox_size = 0
+        self._flush_posted = False
+        self._cause = CloseCause.FAILED
+        self._error: BaseException | None = None
+        # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
+        # is a moment old counts bytes that have just been sent, which errs on the safe side.
+        self._queue = SendQueue()
+        self._in_flight = 0
+        self._socket: socket.socket | None = None
+        self._channel: Channel | None = None
+        self._deadline: Timeout | None = None
+        self._paused = Pause(0)
+        self.replies: list[bytes] = []
+        """What the handler wants sent in one piece when `handle_data` returns. The loop's thread."""
+        self.last_received = reactor.pass_time
+        """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection is. Any thread."""
+        return self._machine.state
+
+    @property
+    def cause(self) -> CloseCause:
+        """What set the end in motion; of no meaning before that. Any thread."""
+        return self._cause
+
+    @property
+    def pending(self) -> int:
+        """Bytes accepted and not yet taken by the kernel. Any thread; a moment old at the most."""
+        return self.outbox_size + self._in_flight + self._queue.size
+
+    def write(self, data: bytes, *, draining: bool = False) -> WriteResult:
+        """Queue `data`; it is sent on the loop's next pass, after what was queued before it.
+
+        `draining` says that this belongs to what was under way when the connection began to close,
+        which is still accepted. Any thread.
+        """
+        size = len(data)
+        with self._lock:
+            if self._machine.state is not ConnectionState.OPEN and not (
+                draining and self._machine.state is ConnectionState.DRAINING
+            ):
+                return WriteResult.CLOSED
+            pending = self.outbox_size + self._in_flight + self._queue.size + size
+            if pending > self._options.output_limit:
+                return WriteResult.FULL
+            self._outbox.append(data)
+            self.outbox_size += size
+            posted, self._flush_posted = self._flush_posted, True
+        if not posted:
+            self._reactor.post(self._flush)
+            self._notify()
+        return (
+            WriteResult.ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
+        )
+
+    def close(
+        self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
+    ) -> bool:
+        """Send what was accepted, then FIN, wait for the peer's, close. Any thread; does not wait.
+
+        The state changes before this returns: no later write is accepted. Returns False when the
+        connection is on its way out already.
+        """
+        return self._end(ConnectionEvent.CLOSE, cause, error)
+
+    def abort(
+        self, cause: CloseCause = CloseCause.ABORTED, error: BaseException | None = None
+    ) -> bool:
+        """Drop what is queued and send RST. Any thread. Returns False when it is closed already."""
+        return self._end(ConnectionEvent.ABORT, cause, error)
+
+    def _end(self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None) -> bool:
+        with self._lock:
+            if not self._machine.accepts(event):
+                return False
+            self._note(cause, error)
+            state = self._machine.handle(event)
+        self._reactor.post(self._begin_drain if state is ConnectionState.DRAINING else self._reset)
+        self._notify()
+        return True
+
+    def _note(self, cause: CloseCause, error: BaseException | None) -> None:
+        """Under the lock, before the state moves. The first cause stands, and the first error."""
+        if self._machine.state in (ConnectionState.DRAINING, ConnectionState.LINGERING):
+            if self._error is None:
+                self._error = error
+        else:
+            self._cause, self._error = cause, error
+
+    # -- beginning -------------------------------------------------------------------------------
+
+    def start(self, sock: socket.socket) -> None:
+        """Take over a connected, non-blocking socket and begin. The loop's thread."""
+        with self._lock:
+            if not self._machine.accepts(ConnectionEvent.CONNECTED):
+                sock.close()  # closed by another thread while it was connecting
+                return
+            self._machine.handle(ConnectionEvent.CONNECTED)
+        self._socket = sock
+        self.last_received = self._reactor.pass_time
+        self._channel = self._reactor.register(sock, 0, self._handle_ready)
+        self._handler.handle_open()
+        self._update_interest()
+
+    # -- the hot path: receive, hand up, send ----------------------------------------------------
+
+    def _handle_ready(self, ready: int) -> None:
+        try:
+            if ready & READ:
+                if self._machine.state is ConnectionState.OPEN:
+                    self._receive()
+                elif self._machine.state is ConnectionState.LINGERING:
+                    self._receive_nothing()
+            if ready & WRITE and self._machine.state is not ConnectionState.CLOSED:
+                self._flush()
+                self._after_send()
+        except Exception as error:
+            # Ours or the handler's: whichever it is, it is this connection that pays.
+            logger.exception("%r failed", self)
+            self.fail(error)
+
+    def _receive(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.fail(error)
+            return
+        if not data:
+            self._handle_peer_fin()
+            return
+        self.last_received = self._reactor.pass_time
+        self._handler.handle_data(data)
+        if self.replies:
+            self.send_replies()
+
+    def send_replies(self) -> None:
+        """Send `replies` now, behind what is queued. One send for all of them. The loop's thread."""
+        with self._lock:
+            # What other threads have written since the batch began goes out in the same send.
+            buffers, self.replies = self.replies, []
+            if self._outbox:
+                buffers += self._take_outbox()
+        self._send(buffers)
+
+    def _flush(self) -> None:
+        """Send what was written. Posted by `write`; also when the socket takes bytes again."""
+        with self._lock:
+            buffers = self._take_outbox()
+        self._send(buffers)
+
+    def _take_outbox(self) -> list[bytes]:
+        """Under the lock."""
+        buffers, self._outbox = self._outbox, []
+        self._in_flight, self.outbox_size = self.outbox_size, 0
+        self._flush_posted = False
+        return buffers
+
+    def _send(self, buffers: list[bytes]) -> None:
+        """Send at once as much as the kernel takes, without asking first whether it takes any."""
+        if self._machine.state is ConnectionState.CLOSED or self._socket is None:
+            self._queue.extend(buffers)  # to be counted as unsent
+            self._in_flight = 0
+            return
+        queue = self._queue
+        try:
+            if not queue and (len(buffers) == 1 or sum(map(len, buffers)) <= JOIN_LIMIT):
+                # The usual case, with no queue in between: a quarter off the cost of sending.
+                data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+                sent = self._socket.send(data)
+                if sent < len(data):
+                    queue.append(memoryview(data)[sent:])
+            else:
+                queue.extend(buffers)
+                self._send_queue()
+        except (BlockingIOError, InterruptedError):
+            if not queue:
+                queue.extend(buffers)
+        except OSError as error:
+            queue.extend(buffers)
+            self._in_flight = 0
+            self.fail(error)
+            return
+        self._in_flight = 0
+        if queue or self._paused or self._machine.state is not ConnectionState.OPEN:
+            self._after_send()
+
+    def _send_queue(self) -> None:
+        assert self._socket is not None
+        queue = self._queue
+        while queue:
+            buffers = queue.peek()
+            offered = sum(map(len, buffers))
+            if len(buffers) == 1:
+                sent = self._socket.send(buffers[0])
+            else:
+                sent = self._socket.sendmsg(buffers)
+            queue.advance(sent)
+            if sent < offered:
+                return  # the kernel's buffer is full: another call would only say so
+
+    def _after_send(self) -> None:
+        """Off the usual path: something is queued, paused, or coming to its end."""
+        if self._queue.size > self._options.output.high:
+            self.pause_reading(Pause.OUTPUT)
+        elif self._paused & Pause.OUTPUT and self._queue.size <= self._options.output.low:
+            self.resume_reading(Pause.OUTPUT)
+            self._handler.handle_writable()
+        self._update_interest()
+        self.check_drained()
+
+    # -- interest --------------------------------------------------------------------------------
+
+    def pause_reading(self, why: Pause) -> None:
+        """Read no more until `resume_reading` for the same reason. The loop's thread."""
+        self._paused |= why
+        self._update_interest()
+
+    def resume_reading(self, why: Pause) -> None:
+        """Withdraw a reason for not reading. The loop's thread."""
+        self._paused &= ~why
+        self._update_interest()
+
+    @property
+    def paused(self) -> Pause:
+        """The reasons for which reading is paused. The loop's thread."""
+        return self._paused
+
+    def _update_interest(self) -> None:
+        """What to wait for follows from the state, the pauses and the queue, and from nothing else."""
+        channel = self._channel
+        if channel is None:
+            return
+        state = self._machine.state
+        events = 0
+        if state is ConnectionState.OPEN:
+            events = 0 if self._paused else READ
+        elif state is ConnectionState.LINGERING:
+            events = READ
+        if self._queue and state is not ConnectionState.CLOSED:
+            events |= WRITE
+        if events != channel.events:
+            self._reactor.modify(channel, events)
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    def _handle_peer_fin(self) -> None:
+        with self._lock:
+            if not self._machine.accepts(ConnectionEvent.PEER_FIN):
+                return
+            self._note(CloseCause.PEER_CLOSED, None)
+            state = self._machine.handle(ConnectionEvent.PEER_FIN)
+        if state is ConnectionState.DRAINING:
+            self._begin_drain()
+        else:
+            self._finish()
+
+    def _begin_drain(self) -> None:
+        if self._machine.state is not ConnectionState.DRAINING:
+            return  # aborted between the call and now
+        self._set_deadline(self._options.drain_timeout, "sending what was left")
+        self._update_interest()
+        self._handler.handle_draining()
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
+        if self._machine.state is not ConnectionState.DRAINING or not self._handler.is_idle():
+            return
+        with self._lock:
+            if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
+                return
+            self._machine.handle(ConnectionEvent.DRAINED)
+        assert self._socket is not None
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: the peer has reset it
+            self.fail(error)
+            return
+        self._set_deadline(self._options.linger_timeout, None)
+        self._update_interest()
+        self._receive_nothing()
+
+    def _receive_nothing(self) -> None:
+        """Read to the peer's FIN. To close with bytes unread would send RST and undo our last ones.
+
+        RFC 1122, 4.2.2.13.
+        """
+        assert self._socket is not None
+        try:
+            for _ in range(LINGER_READS):
+                if not self._socket.recv(READ_SIZE):
+                    self._handle_peer_fin()
+                    return
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self.fail(error)
+
+    def _set_deadline(self, seconds: float, what: str | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._reactor.call_later(seconds, self._expire, what)
+
+    def _expire(self, what: str | None) -> None:
+        # A peer that never sends its FIN is no failure: it has had all our bytes, and its time.
+        error = None if what is None else TimeoutError(f"{what} took too long")
+        with self._lock:
+            if not self._machine.accepts(ConnectionEvent.EXPIRE):
+                return
+            self._note(CloseCause.EXPIRED, error)
+            self._machine.handle(ConnectionEvent.EXPIRE)
+        self._finish()
+
+    def fail(self, error: BaseException) -> None:
+        """End it now: it cannot go on. The loop's thread. Nothing if it is closed already."""
+        with self._lock:
+            if not self._machine.accepts(ConnectionEvent.FAIL):
+                return
+            self._note(CloseCause.FAILED, error)
+            self._machine.handle(ConnectionEvent.FAIL)
+        self._finish()
+
+    def _reset(self) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            except OSError:
+                pass  # not connected any more: there is nobody to reset
+        self._finish()
+
+    def _finish(self) -> None:
+        """The state is CLOSED; the one place where the descriptor is given up. Once."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._channel is not None:
+            self._reactor.unregister(self._channel)
+            self._channel = None
+        if self._socket is not None:
+            self._socket.close()
+        with self._lock:
+            unsent = self._queue.clear() + self._in_flight + self.outbox_size
+            self._outbox.clear()
+            self.outbox_size = self._in_flight = 0
+        unsent += sum(map(len, self.replies))
+        self._handler.handle_closed(CloseReason(self._cause, self._error, unsent=unsent))
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def address(self, which: str) -> Any:
+        """The `"local"` or `"remote"` address as the socket gives it; None when there is none."""
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.getsockname() if which == "local" else self._socket.getpeername()
+        except OSError:
+            return None
+
+    def __repr__(self) -> str:
+        fd = "-" if self._channel is None else self._channel.fd
+        return f"<Connection {self._machine.state} fd={fd} pending={self.pending}>"

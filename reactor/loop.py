@@ -1,0 +1,552 @@
+"""The event loop.
+
+Contents: Channel (a descriptor, its interest, its callback), Statistics, Reactor.
+
+Owns the selector, the timing wheel, the wake-up pipe and the queue of posted callbacks. It does not
+own the descriptors that it watches, and knows nothing of connections. One thread runs it. Everything
+is for that thread alone, but for what says "any thread".
+
+A pass, in this order:
+1. sleep in the selector until a descriptor is ready, the next time-out is due, or somebody wakes it;
+2. call the channels that are ready;
+3. fire the time-outs that have expired;
+4. run the callbacks that were posted before this step began: one that posts itself cannot starve I/O;
+5. run what was asked for at the end of the pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVarTuple, Unpack
+
+from reactor.clock import Clock, SystemClock
+from reactor.errors import ForkError, ReactorClosedError, ReentrancyError, WrongThreadError
+from reactor.timing_wheel import Timeout, TimingWheel
+from reactor.waker import Waker
+
+__all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
+
+logger = logging.getLogger("reactor")
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+TICK = 0.001
+"""Seconds in a tick of the wheel: what `epoll_wait` can tell apart."""
+
+LONGEST_SLEEP = 86_400.0
+"""Seconds; some systems refuse a time-out that does not fit 32 bits of milliseconds."""
+
+CALLBACKS_PER_PASS = 10_000
+"""Posted callbacks that run before descriptors are looked at again."""
+
+Arguments = TypeVarTuple("Arguments")
+
+
+class HasFileno(Protocol):
+    """Something with a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+FileDescriptorLike: TypeAlias = "int | HasFileno"
+
+
+class Channel:
+    """A descriptor, the events that somebody waits for, and the callback that gets them.
+
+    It does not own the descriptor. Made by `Reactor.register`; changed by `modify` and `unregister`.
+    """
+
+    __slots__ = ("callback", "events", "fd")
+
+    def __init__(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
+        self.fd = fd
+        self.events = events
+        """READ, WRITE, both or 0: registered, but not waiting for anything."""
+        self.callback = callback
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        return self.fd
+
+    def __repr__(self) -> str:
+        names = [name for bit, name in ((READ, "READ"), (WRITE, "WRITE")) if self.events & bit]
+        return f"<Channel fd={self.fd} events={'|'.join(names) or 'none'}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a reactor has done since it was made, and what it holds now."""
+
+    passes: int
+    """Times that the loop came out of the selector."""
+    wakeups: int
+    """Passes that another thread, or a signal handler, caused."""
+    events: int
+    """Descriptors found ready."""
+    callbacks: int
+    """Posted callbacks run."""
+    timeouts_fired: int
+    timeouts_waiting: int
+    channels: int
+    """Descriptors registered, the wake-up pipe's not counted."""
+
+
+class Reactor:
+    """A single-threaded event loop over a selector.
+
+    `selector` is one of the `selectors` module's (the system's best by default), which the reactor
+    closes; `clock` tells the time.
+    """
+
+    def __init__(
+        self, *, selector: selectors.BaseSelector | None = None, clock: Clock | None = None
+    ) -> None:
+        self._selector = selectors.DefaultSelector() if selector is None else selector
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._monotonic = self._clock.monotonic
+        self._origin = self._monotonic()
+        self._wheel = TimingWheel()
+        self._channels: dict[int, Channel] = {}
+        self._expired: deque[Timeout] = deque()
+        self._at_pass_end: list[Callable[[], object]] = []
+        # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
+        # which deque documents as safe between threads.
+        self._posted: deque[Callable[[], object]] = deque()
+        self._waker = Waker()
+        self._selector.register(self._waker.fileno(), READ, None)
+        # Written by any thread, read by the loop after it has armed the waker: see `stop`.
+        self._stop_requested = False
+        self._running = False
+        self._closed = False
+        self._thread: int | None = None  # the loop's thread, from its first pass on
+        self._process = os.getpid()
+        self._passes = self._events = self._callbacks = self._fired = 0
+        self.pass_time = self._origin
+        """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
+        self._waker.arm()
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run passes on this thread until `stop`.
+
+        Whatever a callback raises is logged, except KeyboardInterrupt and SystemExit: those end the
+        run and are raised here; the reactor may be run again. Raises ReentrancyError when the loop
+        runs already, ReactorClosedError after `close`, ForkError in a forked child.
+        """
+        self._enter()
+        try:
+            while not self._stop_requested:
+                self._pass(self.timeout())
+        finally:
+            self._stop_requested = False
+            self._running = False
+            self._thread = None
+
+    def run_once(self, timeout: float | None = None) -> int:
+        """Run one pass; wait up to `timeout` seconds for something to do (None: as long as it takes).
+
+        With 0 it does what is due and returns: the call for a loop of one's own, see `fileno`. From
+        the first call on the reactor belongs to the calling thread. Returns the number of events,
+        time-outs and callbacks dealt with. Raises as `run` does, and WrongThreadError.
+        """
+        self._enter()
+        try:
+            until_due = self.timeout()
+            if timeout is None or (until_due is not None and until_due < timeout):
+                timeout = until_due
+            return self._pass(timeout)
+        finally:
+            self._running = False
+
+    def _enter(self) -> None:
+        self._check()
+        if self._running:
+            raise ReentrancyError("this reactor runs already; its callbacks must not run it again")
+        self._running = True
+        self._thread = threading.get_ident()
+
+    def stop(self) -> None:
+        """Have `run` return after the present pass. Any thread, and signal handlers.
+
+        The flag is set before the waker is tried, and `run` reads it after arming the waker: the
+        same order that keeps a posted callback from being slept over.
+        """
+        self._stop_requested = True
+        self._waker.wake()
+
+    def close(self) -> None:
+        """Release the selector and the wake-up pipe. Twice is once. Descriptors stay their owners'.
+
+        In a forked child it releases the child's copies only. Raises ReentrancyError inside a pass.
+        """
+        if self._closed:
+            return
+        if self._running and self._process == os.getpid():
+            raise ReentrancyError("stop the reactor before closing it: it is running")
+        self._closed = True
+        self._selector.close()
+        self._waker.close()
+        self._channels.clear()
+        self._posted.clear()
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody is inside `run` or `run_once`. Any thread; a moment old."""
+        return self._running
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
+    def fileno(self) -> int | None:
+        """A descriptor for a foreign loop to wait on: readable when a pass has something to do.
+
+        Wait until it is readable or `timeout()` has passed, then call `run_once(0)`. None where the
+        system's selector has no descriptor of its own (`select` and `poll`).
+        """
+        fileno = getattr(self._selector, "fileno", None)
+        if fileno is None:
+            return None
+        number = fileno()
+        assert isinstance(number, int)
+        return number
+
+    def timeout(self) -> float | None:
+        """Seconds that the loop may sleep: 0.0 when something waits, None when nothing is timed."""
+        if self._posted or self._expired or self._at_pass_end:
+            return 0.0
+        tick = self._wheel.next_tick()
+        if tick is None:
+            return None
+        delay = self._origin + tick * TICK - self._monotonic()
+        return 0.0 if delay <= 0.0 else min(delay, LONGEST_SLEEP)
+
+    def _pass(self, timeout: float | None) -> int:
+        ready = self._selector.select(timeout)
+        self._waker.disarm()
+        self._passes += 1
+        self.pass_time = now = self._monotonic()
+        try:
+            done = 0
+            for key, mask in ready:
+                channel: Channel | None = key.data
+                if channel is None:
+                    self._waker.drain()
+                    continue
+                # An earlier callback of this pass may have changed the interest, or closed the
+                # descriptor, whose number may by now be another channel's.
+                still_ready = mask & channel.events
+                if still_ready:
+                    done += 1
+                    try:
+                        channel.callback(still_ready)
+                    except Exception:
+                        _log_failure(channel.callback)
+            self._events += done
+            if len(self._wheel):
+                self._expired.extend(self._wheel.advance(self._tick_at(now)))
+            expired = self._expired
+            while expired:
+                # Taken one by one, so that what KeyboardInterrupt leaves is run by the next pass.
+                due = expired.popleft()
+                self._fired += 1
+                done += 1
+                try:
+                    due.fire()
+                except Exception:
+                    _log_failure(due)
+            posted = self._posted
+            for _ in range(min(len(posted), CALLBACKS_PER_PASS)):
+                callback = posted.popleft()
+                self._callbacks += 1
+                done += 1
+                try:
+                    callback()
+                except Exception:
+                    _log_failure(callback)
+            if self._at_pass_end:
+                callbacks, self._at_pass_end = self._at_pass_end, []
+                for callback in callbacks:
+                    try:
+                        callback()
+                    except Exception:
+                        _log_failure(callback)
+            return done
+        finally:
+            self._waker.arm()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """The monotonic time in seconds, which `call_at` counts in. Any thread."""
+        return self._monotonic()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that the loop lives by."""
+        return self._clock
+
+    # A tick stands for the moment origin + tick * TICK, computed in this one way everywhere; the two
+    # conversions correct their own rounding against it, so that no time-out is early by an ulp.
+
+    def _tick_at(self, when: float) -> int:
+        """The last tick that has come at `when`."""
+        tick = math.floor((when - self._origin) / TICK)
+        if self._origin + (tick + 1) * TICK <= when:
+            return tick + 1
+        return tick if self._origin + tick * TICK <= when else tick - 1
+
+    def _tick_after(self, when: float) -> int:
+        """The first tick that is not before `when`."""
+        tick = math.ceil((when - self._origin) / TICK)
+        return tick if self._origin + tick * TICK >= when else tick + 1
+
+    # -- calling later ---------------------------------------------------------------------------
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Arguments]], object], *arguments: *Arguments
+    ) -> Timeout:
+        """Call it in this pass's step 4, or the next one's. In the order of the calls."""
+        self._check()
+        timeout = Timeout(_bind(callback, arguments))
+        self._posted.append(timeout.fire)
+        return timeout
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Arguments]], object], *arguments: *Arguments
+    ) -> Timeout:
+        """As `call_soon`, from any thread or signal handler; the loop is woken if it sleeps.
+
+        Raises ReactorClosedError after `close`, ForkError in a forked child.
+        """
+        if self._closed or self._process != os.getpid():
+            self._check_process()
+        timeout = Timeout(_bind(callback, arguments))
+        self.post(timeout.fire)
+        self._waker.wake()
+        return timeout
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Queue a callback, without a handle and without waking the loop. Any thread.
+
+        For what is about to post more: `wake` once when all is posted.
+        """
+        self._posted.append(callback)
+
+    def wake(self) -> None:
+        """End the loop's sleep, if it sleeps. Any thread, and signal handlers; never blocks."""
+        self._waker.wake()
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *arguments: *Arguments,
+    ) -> Timeout:
+        """Call it in `delay` seconds; never earlier, and up to a millisecond later by design."""
+        return self.call_at(self._monotonic() + delay, callback, *arguments)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *arguments: *Arguments,
+    ) -> Timeout:
+        """Call it when `time()` is `when`; a time that has passed is the next pass.
+
+        Of two that are due in the same millisecond, the first asked for is called first.
+        Raises ValueError for a time that is not finite.
+        """
+        self._check()
+        if not math.isfinite(when):
+            raise ValueError(f"a time-out must be at a finite time, not {when!r}")
+        timeout = Timeout(_bind(callback, arguments))
+        self._wheel.add(timeout, self._tick_after(when))
+        return timeout
+
+    def call_every(
+        self,
+        interval: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *arguments: *Arguments,
+    ) -> Timeout:
+        """Call it every `interval` seconds, the first time in `interval` seconds.
+
+        The times are multiples of the interval from now: they do not drift. Times that were missed,
+        because the loop was held up, are skipped and not made up for.
+        Raises ValueError for an interval that is not positive and finite.
+        """
+        self._check()
+        if not (math.isfinite(interval) and interval > 0.0):
+            raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
+        return _Repetition(self, interval, _bind(callback, arguments))
+
+    def call_at_pass_end(self, callback: Callable[[], object]) -> None:
+        """Call it as the last thing of this pass: for what gathers work over a pass."""
+        self._check()
+        self._at_pass_end.append(callback)
+
+    # -- descriptors -----------------------------------------------------------------------------
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, callback: Callable[[int], object]
+    ) -> Channel:
+        """Call `callback(ready)` in each pass that finds `fileobj` ready for any of `events`.
+
+        `events` is READ, WRITE, or both; 0 registers without waiting for anything yet. Readiness is
+        level-triggered. An error or a hang-up counts as readiness for whatever is waited for.
+        Raises ValueError for a bad descriptor or mask, KeyError for one that is registered, OSError
+        where the system cannot wait for it (a regular file).
+        """
+        self._check()
+        _check_events(events)
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if fd < 0:
+            raise ValueError(f"{fileobj!r} is closed, or no descriptor at all ({fd})")
+        if fd in self._channels:
+            raise KeyError(f"descriptor {fd} is registered already; modify it instead")
+        channel = Channel(fd, events, callback)
+        if events:
+            self._selector.register(fd, events, channel)
+        self._channels[fd] = channel
+        return channel
+
+    def modify(self, fileobj: FileDescriptorLike, events: int) -> None:
+        """Wait for `events` from now on, in this very pass too. `fileobj` may be the Channel.
+
+        Raises KeyError for what is not registered, ValueError for a bad mask.
+        """
+        self._check()
+        _check_events(events)
+        channel = self._channel_of(fileobj)
+        before, channel.events = channel.events, events
+        if before == events:
+            return
+        # The selectors module has no notion of an entry that waits for nothing.
+        if not events:
+            self._selector.unregister(channel.fd)
+        elif not before:
+            self._selector.register(channel.fd, events, channel)
+        else:
+            self._selector.modify(channel.fd, events, channel)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> None:
+        """Forget it: no callback comes any more, in this very pass too. Before closing it, please.
+
+        Raises KeyError for what is not registered.
+        """
+        self._check()
+        channel = self._channel_of(fileobj)
+        del self._channels[channel.fd]
+        if channel.events:
+            channel.events = 0
+            self._selector.unregister(channel.fd)
+
+    def _channel_of(self, fileobj: FileDescriptorLike) -> Channel:
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        channel = self._channels.get(fd)
+        if channel is None or (isinstance(fileobj, Channel) and fileobj is not channel):
+            raise KeyError(f"{fileobj!r} is not registered")
+        return channel
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def in_loop_thread(self) -> bool:
+        """Whether the caller runs on the loop's thread, inside `run` or `run_once`. Any thread."""
+        return self._running and self._thread == threading.get_ident()
+
+    def in_other_thread(self) -> bool:
+        """Whether the reactor belongs to another thread than the caller's. Any thread."""
+        thread = self._thread
+        return thread is not None and thread != threading.get_ident()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the counters. Any thread: each number is right, all together are close."""
+        return Statistics(
+            passes=self._passes,
+            wakeups=self._waker.wakeups,
+            events=self._events,
+            callbacks=self._callbacks,
+            timeouts_fired=self._fired,
+            timeouts_waiting=len(self._wheel),
+            channels=len(self._channels),
+        )
+
+    def _check(self) -> None:
+        if self._closed or self._process != os.getpid():
+            self._check_process()
+        if self._thread is not None and self._thread != threading.get_ident():
+            raise WrongThreadError(
+                "this is for the thread that runs the reactor; "
+                "from another one, use call_soon_threadsafe"
+            )
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise ForkError(
+                "this reactor was made before the process was forked and is shared with the parent; "
+                "make a new one in the child"
+            )
+        raise ReactorClosedError("this reactor has been closed")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self._running else "idle"
+        return (
+            f"<Reactor {state}, {len(self._channels)} channels, "
+            f"{len(self._wheel)} time-outs, {self._passes} passes>"
+        )
+
+
+class _Repetition(Timeout):
+    """A time-out that puts itself back into the wheel."""
+
+    __slots__ = ("_action", "_interval", "_next", "_reactor")
+
+    def __init__(self, reactor: Reactor, interval: float, action: Callable[[], object]) -> None:
+        super().__init__(action)
+        self._reactor = reactor
+        self._interval = interval
+        self._action = action
+        self._next = reactor.time() + interval
+        reactor._wheel.add(self, reactor._tick_after(self._next))
+
+    def fire(self) -> None:
+        if self._callback is None:
+            return
+        reactor = self._reactor
+        # Back into the wheel first: the action may cancel, and may raise. The next time is the first
+        # multiple that is still to come.
+        behind = reactor.pass_time - self._next
+        self._next += self._interval * (1 + max(0, math.floor(behind / self._interval)))
+        reactor._wheel.add(self, reactor._tick_after(self._next))
+        self._action()
+
+
+def _bind(
+    callback: Callable[[Unpack[Arguments]], object], arguments: tuple[*Arguments]
+) -> Callable[[], object]:
+    if not callable(callback):
+        raise TypeError(f"a callback must be callable, not {callback!r}")
+    if not arguments:
+        return callback
+    return lambda: callback(*arguments)
+
+
+def _log_failure(callback: object) -> None:
+    logger.exception("a callback of the loop raised: %r", callback)
+
+
+def _check_events(events: int) -> None:
+    if events & ~(READ | WRITE):
+        raise ValueError(f"events must be READ, WRITE, both or 0, not {events!r}")

@@ -1,0 +1,206 @@
+"""A hierarchical timing wheel, and the handle of one time-out.
+
+Owns the order of time-outs. Counts integer ticks only: it never reads a clock, never sleeps and
+never calls a callback; the loop converts its clock to ticks and runs what `advance` returns. Used
+on the loop's thread, or under the caller's own lock.
+
+Source: G. Varghese and T. Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987 (scheme 7).
+
+Layout: LEVELS levels of SLOTS slots each. Level 0 has one slot a tick, level 1 one slot for 64 ticks,
+level 2 one for 4,096, and so on. A time-out goes to the level of the highest bit in which its tick
+differs from the present tick, so at each level every occupied slot lies ahead of the present one, and
+any time-out at a lower level is due before any at a higher one. One integer a level has a bit for each
+occupied slot: the next expiry is its lowest bit, with no scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Timeout", "TimingWheel"]
+
+SLOT_BITS = 6
+SLOTS = 1 << SLOT_BITS
+SLOT_MASK = SLOTS - 1
+LEVELS = 8
+HORIZON = 1 << (SLOT_BITS * LEVELS)
+"""Ticks that the wheel can tell apart; nine thousand years of milliseconds."""
+
+# The level for each possible length in bits of (tick XOR now), so that `add` need not divide.
+_LEVEL_OF_LENGTH = tuple(
+    max(0, (length - 1) // SLOT_BITS) for length in range(SLOT_BITS * LEVELS + 1)
+)
+
+
+class _Slot(dict["Timeout", None]):
+    """The time-outs of one slot, in the order in which they were added.
+
+    A dict for its O(1) removal of any element; it knows its place so that the removal of the last
+    one can clear the occupancy bit, or an empty slot would wake the loop for nothing.
+    """
+
+    __slots__ = ("bit", "level")
+
+    def __init__(self, level: int, index: int) -> None:
+        super().__init__()
+        self.level = level
+        self.bit = 1 << index
+
+
+class Timeout:
+    """A callback that is to run once a moment has come, and the means to call it off.
+
+    Moves one way: active, then fired or cancelled. The loop's thread only.
+    """
+
+    __slots__ = ("_callback", "_slot", "_wheel", "tick")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback: Callable[[], object] | None = callback
+        self._slot: _Slot | None = None  # where it waits; None when it is in no wheel
+        self._wheel: TimingWheel | None = None
+        self.tick = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the callback is still to run."""
+        return self._callback is not None
+
+    def cancel(self) -> bool:
+        """Call it off; the callback and all it refers to are released at once. O(1).
+
+        Returns whether there was something to call off: False once it has fired or was cancelled.
+        """
+        if self._callback is None:
+            return False
+        self._callback = None
+        slot = self._slot
+        if slot is not None:
+            wheel = self._wheel
+            assert wheel is not None
+            del slot[self]
+            self._slot = None
+            wheel._count -= 1
+            if not slot:
+                wheel._occupied[slot.level] &= ~slot.bit
+        return True
+
+    def fire(self) -> None:
+        """Run the callback, once; nothing after a cancel. For the loop."""
+        callback = self._callback
+        if callback is not None:
+            self._callback = None
+            callback()
+
+    def __repr__(self) -> str:
+        if self._callback is None:
+            return "<Timeout done>"
+        return f"<Timeout at tick {self.tick} for {self._callback!r}>"
+
+
+class TimingWheel:
+    """Time-outs by tick: O(1) to add, to cancel, and to find the next.
+
+    `now` is the tick up to which time-outs have been handed out. `len()` is the number that wait.
+    """
+
+    __slots__ = ("_count", "_due", "_levels", "_occupied", "now")
+
+    def __init__(self, now: int = 0) -> None:
+        self.now = now
+        self._count = 0
+        self._occupied = [0] * (LEVELS + 1)  # the last entry is the due slot's
+        self._levels = tuple(
+            tuple(_Slot(level, index) for index in range(SLOTS)) for level in range(LEVELS)
+        )
+        self._due = _Slot(LEVELS, 0)  # added for a tick that has passed already
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, timeout: Timeout, tick: int) -> None:
+        """Have `timeout` handed out by the first `advance` to `tick` or later. O(1).
+
+        A tick that has passed is due at once. Of two with the same tick, the first added is first.
+        """
+        now = self.now
+        timeout.tick = tick
+        if tick <= now:
+            slot = self._due
+        else:
+            difference = tick ^ now
+            if difference >= HORIZON:
+                raise OverflowError(f"a time-out {tick - now} ticks away is beyond the wheel")
+            level = _LEVEL_OF_LENGTH[difference.bit_length()]
+            slot = self._levels[level][(tick >> (SLOT_BITS * level)) & SLOT_MASK]
+        slot[timeout] = None
+        timeout._slot = slot
+        timeout._wheel = self
+        self._occupied[slot.level] |= slot.bit
+        self._count += 1
+
+    def next_tick(self) -> int | None:
+        """The first tick at which `advance` has something to do; None for an empty wheel.
+
+        Exact for what is due within the present 64 ticks. Beyond that it is the start of the slot, at
+        which `advance` moves the slot's time-outs to finer levels: never later than the expiry.
+        """
+        if not self._count:
+            return None
+        if self._due:
+            return self.now
+        occupied = self._occupied
+        for level in range(LEVELS):
+            bits = occupied[level]
+            if bits:
+                index = (bits & -bits).bit_length() - 1
+                shift = SLOT_BITS * level
+                return (self.now >> (shift + SLOT_BITS) << (shift + SLOT_BITS)) | index << shift
+        raise AssertionError("time-outs are counted, but no slot is occupied")
+
+    def advance(self, tick: int) -> list[Timeout]:
+        """Move the present to `tick`; hand out what expired on the way, in order of expiry.
+
+        O(expired), plus O(1) for each level that a time-out has moved down. What is handed out is no
+        longer in the wheel; the caller fires it.
+        """
+        expired: list[Timeout] = []
+        while (upcoming := self.next_tick()) is not None and upcoming <= tick:
+            if self._due:
+                self._take(self._due, expired)
+                continue
+            self.now = upcoming
+            if upcoming & SLOT_MASK:
+                self._take(self._levels[0][upcoming & SLOT_MASK], expired)
+                continue
+            # The start of a coarse slot. Its time-outs move to finer levels, or to "due" if this
+            # very tick is theirs; slot 0 of a finer level is never filled, so order does not matter.
+            for level in range(1, LEVELS):
+                shift = SLOT_BITS * level
+                if upcoming & ((1 << shift) - 1):
+                    break
+                slot = self._levels[level][(upcoming >> shift) & SLOT_MASK]
+                if slot:
+                    self._move_down(slot)
+        if tick > self.now:
+            self.now = tick
+        return expired
+
+    def _take(self, slot: _Slot, into: list[Timeout]) -> None:
+        # The slot is emptied before anybody looks at what it held: a callback that adds a time-out
+        # for the same moment must not extend the list that is being run.
+        into.extend(slot)
+        self._count -= len(slot)
+        for timeout in slot:
+            timeout._slot = None
+        slot.clear()
+        self._occupied[slot.level] &= ~slot.bit
+
+    def _move_down(self, slot: _Slot) -> None:
+        moved: list[Timeout] = []
+        self._take(slot, moved)
+        for timeout in moved:
+            self.add(timeout, timeout.tick)
+
+    def __repr__(self) -> str:
+        return f"<TimingWheel at tick {self.now}, {self._count} waiting>"

@@ -1,0 +1,106 @@
+"""The wake-up pipe: how another thread ends the loop's sleep.
+
+Owns a pipe, or a socket pair where the system cannot select on pipes (Windows). It carries no data:
+what is to be done stands in the loop's queue, the byte only says "look". Nothing here blocks, so
+`wake` may be called from any thread and from a signal handler.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+__all__ = ["Waker"]
+
+
+class Waker:
+    """Ends the loop's sleep from any thread, at the price of one byte a sleep at the most.
+
+    A lock is the switch between the two sides. Free means "the loop sleeps, or is about to": whoever
+    takes it, without waiting, is the one who writes the byte. Held means that the loop is awake, or
+    that its byte is on the way. Taking a lock is a test-and-set on every Python, with or without a
+    global interpreter lock, so of many threads exactly one writes.
+
+    No wake-up is lost: the loop arms first and looks at its queue after; the others fill the queue
+    first and try the lock after. Whichever order the two come in, one of them sees the other.
+    """
+
+    __slots__ = ("__weakref__", "_armed", "_close", "_fd", "_receive", "_send", "wakeups")
+
+    def __init__(self) -> None:
+        self._armed = threading.Lock()
+        self._armed.acquire()  # a new waker belongs to a loop that is awake
+        self.wakeups = 0
+        """Bytes read so far: how often a sleep was ended. Written by the loop's thread."""
+        self._send: Callable[[bytes], object]
+        self._receive: Callable[[int], bytes]
+        if sys.platform == "win32":
+            self._fd, close = self._open_socket_pair()
+        else:
+            self._fd, close = self._open_pipe()
+        # Runs once: when `close` calls it, or when a waker that nobody closed is collected.
+        self._close = weakref.finalize(self, close)
+
+    def _open_pipe(self) -> tuple[int, Callable[[], None]]:
+        reader, writer = os.pipe()  # not inheritable, by PEP 446
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+
+        def close() -> None:
+            os.close(reader)
+            os.close(writer)
+
+        self._send = lambda data: os.write(writer, data)
+        self._receive = lambda size: os.read(reader, size)
+        return reader, close
+
+    def _open_socket_pair(self) -> tuple[int, Callable[[], None]]:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+
+        def close() -> None:
+            reader.close()
+            writer.close()
+
+        self._send, self._receive = writer.send, reader.recv
+        return reader.fileno(), close
+
+    def fileno(self) -> int:
+        """The descriptor that turns readable when somebody wakes the loop."""
+        return self._fd
+
+    def arm(self) -> None:
+        """Ask for a byte on the next `wake`. The loop's thread; look at the queue after this."""
+        if self._armed.locked():
+            self._armed.release()
+
+    def disarm(self) -> None:
+        """Stop asking: from here on the loop will look at its queue anyway. The loop's thread."""
+        self._armed.acquire(blocking=False)
+
+    def wake(self) -> None:
+        """End the loop's sleep, or prevent it. Any thread, and signal handlers; never blocks."""
+        if self._armed.acquire(blocking=False):
+            try:
+                self._send(b"\0")
+            except BlockingIOError:
+                pass  # a full pipe is readable, which is all that is wanted
+            except OSError:
+                pass  # closed in the meantime: there is no loop left to wake
+
+    def drain(self) -> None:
+        """Empty the pipe. The loop's thread, when the descriptor is readable."""
+        try:
+            self.wakeups += len(self._receive(4096))
+        except (BlockingIOError, InterruptedError):
+            pass
+
+    def close(self) -> None:
+        """Release the descriptors. `wake` does nothing from here on."""
+        self._armed.acquire(blocking=False)  # never released again: nobody writes any more
+        self._close()

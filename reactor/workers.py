@@ -1,0 +1,216 @@
+"""The worker pool: how work leaves the loop's thread and how its results come back.
+
+Owns the queue of jobs that are ready and the drains that empty it; owns the executor only if it made
+it. It knows nothing of connections or messages: a job is an object with a `run`.
+
+The problem: `Executor.submit` and the change of thread behind it cost more than a short handler. So
+jobs are not submitted. They are queued, and at the end of a pass one *drain* is submitted, which
+takes jobs until there are none. Under load one submission carries many jobs, and one wake-up of the
+loop brings many results back.
+
+Its two dangers, and what is done about them:
+
+- A job that blocks holds up what is queued behind it. While jobs wait and none was taken for PATIENCE,
+  the number of drains doubles, up to `worker_size`: blocking handlers spread over all workers within
+  a few milliseconds, and stay spread as long as there is work.
+- A result that does not wake the loop could lie there. A worker may leave the loop asleep only until
+  `_quiet_until`, a moment at which the loop is sure to wake by itself; and a drain that ends wakes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Protocol
+
+from reactor.loop import Reactor
+
+__all__ = ["Job", "WorkerPool"]
+
+logger = logging.getLogger("reactor")
+
+PATIENCE = 0.001
+"""Seconds without progress after which a drain counts as blocked. Measured: less starts threads for
+handlers that only compute; more shows in the latency of what waits behind one that sleeps."""
+
+
+class Job(Protocol):
+    """What a worker does."""
+
+    def run(self) -> None:
+        """On a worker. Must not raise; posts its results to the reactor itself."""
+
+    def refuse(self, error: BaseException) -> None:
+        """On the loop's thread, instead of `run`, when no worker can be had any more."""
+
+
+class WorkerPool:
+    """Runs jobs on the threads of an Executor.
+
+    `worker_size` is the number of jobs that may run at once. Without `executor`, the pool makes a
+    ThreadPoolExecutor of that size and shuts it down; one that is passed in stays its owner's, and
+    must run what it is given on threads of this process.
+    """
+
+    def __init__(
+        self, reactor: Reactor, *, worker_size: int = 20, executor: Executor | None = None
+    ) -> None:
+        if worker_size < 1:
+            raise ValueError(f"worker_size must be at least 1, not {worker_size!r}")
+        if isinstance(executor, ProcessPoolExecutor):
+            raise TypeError(
+                "handlers share memory with the loop: pass an executor of threads, "
+                "not a ProcessPoolExecutor"
+            )
+        self._reactor = reactor
+        self._monotonic = reactor.clock.monotonic
+        self._worker_size = worker_size
+        self._owns_executor = executor is None
+        self._executor = executor or ThreadPoolExecutor(
+            max_workers=worker_size, thread_name_prefix="tao-worker"
+        )
+        # Appended to by the loop's thread, taken from by the drains. deque's append and popleft are
+        # safe between threads by its documentation, and a popleft gives each job to one drain only.
+        self._ready: deque[Job] = deque()
+        self._lock = threading.Lock()
+        self._drains = 0  # under the lock: submitted and not ended
+        # Threads inside a drain. Under the lock when written; `in` needs no more than dict promises.
+        self._threads: dict[int, None] = {}
+        # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
+        # many or a millisecond.
+        self._taken_at = 0.0
+        # Written by the loop, read by the drains: see `notify`. A stale value is an older one, which
+        # costs a wake-up.
+        self._quiet_until = 0.0
+        self._watching = False  # the loop's thread: `_watch` is in the wheel
+        self._submit_asked = False  # the loop's thread: `_submit` will run at the end of this pass
+
+    # -- the loop's thread -----------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; it is on its way to a worker when this pass ends. The loop's thread.
+
+        After `shutdown` the job is refused. Raises as `Reactor.call_soon` does.
+        """
+        self._ready.append(job)
+        if not self._submit_asked:
+            self._submit_asked = True
+            self._reactor.call_at_pass_end(self._submit)
+
+    def _submit(self) -> None:
+        self._submit_asked = False
+        now = self._monotonic()
+        self._quiet_until = now + PATIENCE
+        if not self._watching:
+            self._watching = True
+            self._reactor.call_later(PATIENCE, self._watch)
+        with self._lock:
+            drains = self._drains
+        if drains == 0:
+            self._start(1)
+        elif now - self._taken_at > PATIENCE:
+            self._start(1)  # all drains are inside a job that takes its time
+
+    def _watch(self) -> None:
+        """A millisecond has passed since work was queued: is it going on?"""
+        self._watching = False
+        if not self._ready:
+            return
+        now = self._monotonic()
+        with self._lock:
+            drains = self._drains
+        if now - self._taken_at >= PATIENCE:
+            self._start(max(1, drains))
+        if drains >= self._worker_size:
+            return  # all workers are taken; what they finish from now on wakes the loop at once
+        self._watching = True
+        self._quiet_until = now + PATIENCE
+        self._reactor.call_later(PATIENCE, self._watch)
+
+    def _start(self, wanted: int) -> None:
+        with self._lock:
+            count = min(wanted, self._worker_size - self._drains, len(self._ready))
+            if count <= 0 and self._drains:
+                return
+            self._drains += count
+        for started in range(count):
+            try:
+                self._executor.submit(self._drain).add_done_callback(_log_failure)
+            except RuntimeError as error:  # the executor has been shut down, by its owner or by us
+                with self._lock:
+                    self._drains -= count - started
+                    gone = self._drains == 0
+                if gone:
+                    self._refuse_all(error)
+                return
+
+    def _refuse_all(self, error: BaseException) -> None:
+        while True:
+            try:
+                job = self._ready.popleft()
+            except IndexError:
+                return
+            job.refuse(error)
+
+    # -- the workers -----------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        thread = threading.get_ident()
+        with self._lock:
+            self._threads[thread] = None
+        ready = self._ready
+        monotonic = self._monotonic
+        while True:
+            try:
+                job = ready.popleft()
+            except IndexError:
+                # Looked at again under the lock under which `_submit` counts the drains: a job that
+                # was queued in between is either seen here or brings a drain of its own.
+                with self._lock:
+                    if ready:
+                        continue
+                    self._drains -= 1
+                    del self._threads[thread]
+                break
+            self._taken_at = monotonic()
+            job.run()
+            if monotonic() >= self._quiet_until:
+                self._reactor.wake()
+        self._reactor.wake()
+
+    def on_worker(self) -> bool:
+        """Whether the calling thread is inside a job of this pool. Any thread."""
+        return threading.get_ident() in self._threads
+
+    def notify(self) -> None:
+        """Something was posted to the reactor: wake it, unless it is sure to look soon. Any thread.
+
+        A worker's result waits for the end of its drain, or for the loop's own next look, whichever
+        comes first; that is less than PATIENCE, plus what the selector rounds up.
+        """
+        if threading.get_ident() in self._threads and self._monotonic() < self._quiet_until:
+            return
+        self._reactor.wake()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def shutdown(self, *, wait: bool = True) -> None:
+        """End the threads, if they are the pool's; with `wait`, return when they have ended.
+
+        Any thread but a worker's. Jobs that run are not interrupted.
+        """
+        if self._owns_executor:
+            self._executor.shutdown(wait=wait)
+
+    def __repr__(self) -> str:
+        return (
+            f"<WorkerPool {self._worker_size} workers, {self._drains} active, "
+            f"{len(self._ready)} jobs waiting>"
+        )
+
+
+def _log_failure(future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logger.critical("a worker's drain failed; this is a defect", exc_info=error)

@@ -1,0 +1,51 @@
+"""tao: serve framed messages over TCP.
+
+Define a message, register a function for it, start a server. Framing, ordering, worker threads,
+timers and back-pressure are done here.
+"""
+
+from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
+from tao.client import ClientConn
+from tao.codec import Codec, TypeLengthValueCodec
+from tao.context import Context
+from tao.errors import (
+    ConnectionClosedError,
+    FrameTooLargeError,
+    NotRegisteredError,
+    TaoError,
+    UndefinedMessageError,
+    WouldBlockError,
+)
+from tao.interfaces import MessageServer, WriteCloser
+from tao.message import HeartBeatMessage, Message
+from tao.registry import MessageRegistry, default_registry, register
+from tao.server import BroadcastReport, Server, ServerConn, StopReport
+
+__all__ = [
+    "BroadcastReport",
+    "ClientConn",
+    "CloseCause",
+    "CloseReason",
+    "Codec",
+    "ConnectionClosedError",
+    "ConnectionOptions",
+    "ConnectionState",
+    "Context",
+    "FrameTooLargeError",
+    "HeartBeatMessage",
+    "Message",
+    "MessageRegistry",
+    "MessageServer",
+    "NotRegisteredError",
+    "Server",
+    "ServerConn",
+    "StopReport",
+    "TaoError",
+    "TypeLengthValueCodec",
+    "UndefinedMessageError",
+    "Watermark",
+    "WouldBlockError",
+    "WriteCloser",
+    "default_registry",
+    "register",
+]

@@ -1,0 +1,144 @@
+"""What a server's and a client's connection have in common.
+
+Owns nothing but the names that an application uses; the work is the session's. Every method may be
+called from any thread, and none of them waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from reactor import ConnectionState, Pause
+from tao.address import format_address
+from tao.codec import Codec
+from tao.message import Message
+from tao.session import Session
+
+__all__ = ["Conn"]
+
+C = TypeVar("C", bound="Conn[Any]")
+
+
+class Conn(Generic[C]):
+    """A connection. Implements WriteCloser; what is passed to callbacks is the subclass, `C`."""
+
+    __slots__ = ("__weakref__", "_session", "_values")
+
+    _session: Session[C]  # set once, by the subclass, before anybody else sees the object
+
+    def __init__(self) -> None:
+        # A single item is put in or got out in one step, whichever thread does it.
+        self._values: dict[object, Any] = {}
+
+    @property
+    def net_id(self) -> int:
+        """A number that no other connection of this server, or client of this program, has had."""
+        return self._session.net_id
+
+    @property
+    def name(self) -> str:
+        """For people: the peer's address."""
+        return format_address(self.remote_address)
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as the socket module gives it; None before there is one."""
+        return self._session.remote_address
+
+    @property
+    def local_address(self) -> Any:
+        """This end's address as the socket module gives it; None before there is one."""
+        return self._session.local_address
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection is; a moment old by the time one looks at it."""
+        return self._session.connection.state
+
+    @property
+    def heart_beat(self) -> float:
+        """The Unix time, in seconds, at which the last byte came; by our own clock."""
+        return self._session.heart_beat
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and that the system has not taken yet."""
+        return self._session.connection.pending
+
+    def write(self, message: Message) -> bool:
+        """Send a message: it is encoded now, and sent by the loop behind what was written before.
+
+        Returns False when so much waits to be sent that it would be wise to wait (the connection's
+        high watermark); the message will be sent all the same. Raises ConnectionClosedError when the
+        connection is closing or closed, WouldBlockError when the limit is reached, both with nothing
+        queued; and whatever the codec raises for what cannot be encoded.
+        """
+        return self._session.write(message)
+
+    def close(self) -> None:
+        """End in good order: what was written is sent, then FIN; no later write is accepted.
+
+        A handler that runs is let finish; messages that came and were not begun are dropped, and
+        counted in the CloseReason. Twice is once.
+        """
+        self._session.close()
+
+    def abort(self) -> None:
+        """End now: what is queued is dropped, and the peer gets a RST. Twice is once."""
+        self._session.abort()
+
+    def set_codec(self, codec: Codec) -> None:
+        """Encode and decode with another codec from here on.
+
+        Called by a handler, it holds from the end of the message in hand: bytes behind that one which
+        have been read, or even decoded, are decoded by the new codec. What the handler returns is
+        still the old one's; what it writes after this call, the new one's.
+        """
+        self._session.set_codec(codec)
+
+    def context_value(self, key: object) -> Any:
+        """What `set_context_value` has put under `key`; None if nothing has."""
+        return self._values.get(key)
+
+    def set_context_value(self, key: object, value: object) -> None:
+        """Keep something of the application's with the connection: who has logged in, say."""
+        self._values[key] = value
+
+    def pause_reading(self) -> None:
+        """Read no more from the peer, who will have to wait. Messages that have come are handled."""
+        self._session.on_loop(self._session.connection.pause_reading, Pause.USER)
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        self._session.on_loop(self._session.connection.resume_reading, Pause.USER)
+
+    def run_at(self, when: float, callback: Callable[[float, C], object]) -> int:
+        """Call `callback(now, conn)` at the Unix time `when`, in seconds, or at once if that is past.
+
+        Returns an id for `cancel_timer`. The callback runs like a handler: on a worker, in this
+        connection's order. It ends with the connection.
+        """
+        conn = self._session.conn
+        return self._session.timers.run_at(when, lambda now: callback(now, conn))
+
+    def run_after(self, delay: float, callback: Callable[[float, C], object]) -> int:
+        """As `run_at`, in `delay` seconds."""
+        conn = self._session.conn
+        return self._session.timers.run_after(delay, lambda now: callback(now, conn))
+
+    def run_every(self, interval: float, callback: Callable[[float, C], object]) -> int:
+        """As `run_at`, every `interval` seconds. It does not drift; what is missed is skipped."""
+        conn = self._session.conn
+        return self._session.timers.run_every(interval, lambda now: callback(now, conn))
+
+    def cancel_timer(self, timer_id: int) -> bool:
+        """Call a timer off; its callback does not begin once this has returned.
+
+        Returns whether it was still to run.
+        """
+        return self._session.timers.cancel(timer_id)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        return f"<{kind} {self.net_id} {self.name} {self.state}>"

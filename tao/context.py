@@ -1,0 +1,89 @@
+"""What a handler is told about the message in hand.
+
+Owns Context: made for each message, lives as long as its handler. It belongs to the thread that runs
+the handler, but may be handed on to others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Protocol, TypeVar
+
+from tao.interfaces import MessageServer
+
+__all__ = ["Context", "ContextSource"]
+
+M_co = TypeVar("M_co", covariant=True)
+
+
+class ContextSource(Protocol):
+    """What a context needs of the connection's session."""
+
+    @property
+    def net_id(self) -> int: ...
+    @property
+    def server(self) -> MessageServer | None: ...
+    @property
+    def cancelled(self) -> bool: ...
+    def wait_cancelled(self, timeout: float | None = None) -> bool: ...
+
+
+class Context(Generic[M_co]):
+    """A message, where it came from, and whether its handler is still wanted."""
+
+    __slots__ = ("_session", "_values", "message")
+
+    def __init__(
+        self,
+        message: M_co,
+        session: ContextSource,
+        values: tuple[object, object, Any] | None = None,
+    ) -> None:
+        self.message = message
+        """What the peer sent, decoded."""
+        self._session = session
+        self._values = values  # (key, value, the pairs before); immutable, so it may be shared
+
+    @property
+    def net_id(self) -> int:
+        """The id of the connection that it came by."""
+        return self._session.net_id
+
+    @property
+    def server(self) -> MessageServer:
+        """The server that it came to. Raises LookupError in a client's handler."""
+        server = self._session.server
+        if server is None:
+            raise LookupError("this message came to a client: there is no server here")
+        return server
+
+    def value(self, key: object) -> Any:
+        """What `with_value` has put under `key`, here or further out; None if nothing has."""
+        pairs = self._values
+        while pairs is not None:
+            if pairs[0] == key:
+                return pairs[1]
+            pairs = pairs[2]
+        return None
+
+    def with_value(self, key: object, value: object) -> Context[M_co]:
+        """A context for the same message in which `key` has `value`. This one does not change."""
+        return Context(self.message, self._session, (key, value, self._values))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the answer is no longer wanted: the connection has been closed, or the server stops.
+
+        A peer that has only finished sending still wants its answers.
+        """
+        return self._session.cancelled
+
+    def wait_cancelled(self, timeout: float | None = None) -> bool:
+        """Sleep until `cancelled`, for `timeout` seconds at the most; returns `cancelled`.
+
+        For handlers that wait anyway: they end early when nobody wants them any more. Never call it
+        in an inline handler, which would hold the loop.
+        """
+        return self._session.wait_cancelled(timeout)
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.message!r} on connection {self.net_id}>"

@@ -1,0 +1,48 @@
+"""What the framework raises, and reports to `on_error`.
+
+Owns the exceptions, and nothing else.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConnectionClosedError",
+    "FrameTooLargeError",
+    "NotRegisteredError",
+    "TaoError",
+    "UndefinedMessageError",
+    "WouldBlockError",
+]
+
+
+class TaoError(Exception):
+    """Base of everything that the framework raises by itself."""
+
+
+class ConnectionClosedError(TaoError):
+    """The connection is closing or closed: nothing was queued."""
+
+
+class WouldBlockError(TaoError):
+    """So much waits to be sent that no more is taken: nothing was queued. Wait, or give the peer up."""
+
+
+class FrameTooLargeError(TaoError):
+    """A frame is longer than the codec, or the message's registration, allows."""
+
+    def __init__(self, size: int, limit: int, what: str = "a frame's value") -> None:
+        super().__init__(f"{what} of {size} bytes is over the limit of {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class UndefinedMessageError(TaoError):
+    """A message arrived whose number is not registered. It was skipped."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"message number {number} is not registered; the message was skipped")
+        self.number = number
+
+
+class NotRegisteredError(TaoError):
+    """There is nothing under that name: no handler for a message, no connection with an id."""

@@ -1,0 +1,147 @@
+"""Which message number means which message, and who handles it.
+
+Contents: Handler, Entry, MessageRegistry, default_registry, register.
+
+Owns the table from numbers to entries. It may be changed at any time from any thread: an entry is
+immutable, and putting one into a dict or getting it out is one step for every thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from tao.codec import check_number
+from tao.context import Context
+from tao.interfaces import WriteCloser
+from tao.message import HEARTBEAT, HeartBeatMessage, Message
+
+__all__ = ["Entry", "Handler", "MessageRegistry", "default_registry", "register"]
+
+M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
+
+Handler: TypeAlias = Callable[[Context[M], WriteCloser], Message | None]
+"""Takes the context of a message and the connection; what it returns is sent as the reply."""
+
+
+class MessageClass(Protocol[M_co]):
+    """A class that says its own number and reads its own bytes."""
+
+    @property
+    def message_number(self) -> int: ...
+
+    def deserialize(self, data: bytes, /) -> M_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known about a message number."""
+
+    number: int
+    deserialize: Callable[[bytes], Any]
+    handler: Handler[Any] | None = None
+    inline: bool = False
+    max_size: int | None = None
+
+
+class MessageRegistry:
+    """The messages that a server or a client understands. The heartbeat is in it from the start."""
+
+    __slots__ = ("_entries", "find")
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {
+            HEARTBEAT: Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True)
+        }
+        self.find: Callable[[int], Entry | None] = self._entries.get
+        """The entry of a number, or None. Any thread."""
+
+    def register(
+        self,
+        number: int,
+        deserialize: Callable[[bytes], M],
+        handler: Handler[M] | None = None,
+        *,
+        inline: bool = False,
+        max_size: int | None = None,
+    ) -> None:
+        """Say how the messages with this number are read and, with `handler`, what is done with them.
+
+        Without a handler they go to `on_message`. `inline` runs the handler on the loop's thread: for
+        handlers that never block, and compute little, for they hold up every connection. `max_size`
+        is the largest value, in bytes, that is accepted for this number.
+
+        Raises ValueError for a number that is no int32 or is taken, TypeError for what is not
+        callable.
+        """
+        check_number(number)
+        if not callable(deserialize):
+            raise TypeError(f"deserialize must be a function of bytes, not {deserialize!r}")
+        if handler is not None and not callable(handler):
+            raise TypeError(f"a handler must be a function of (context, conn), not {handler!r}")
+        if inline and handler is None:
+            raise ValueError("inline=True needs a handler to run inline")
+        if max_size is not None and max_size < 0:
+            raise ValueError(f"max_size must be a number of bytes, not {max_size!r}")
+        entry = Entry(number, deserialize, handler, inline, max_size)
+        # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
+        if number == HEARTBEAT and self._entries[HEARTBEAT].handler is _ignore:
+            self._entries[HEARTBEAT] = entry
+        elif self._entries.setdefault(number, entry) is not entry:
+            raise ValueError(
+                f"message number {number} is registered already; "
+                f"unregister it first, or give the new message another number"
+            )
+
+    def handler(
+        self, message_class: MessageClass[M], *, inline: bool = False, max_size: int | None = None
+    ) -> Callable[[Handler[M]], Handler[M]]:
+        """Register the decorated function for a class with `message_number` and `deserialize`."""
+        number = getattr(message_class, "message_number", None)
+        deserialize = getattr(message_class, "deserialize", None)
+        if not isinstance(number, int) or deserialize is None:
+            raise TypeError(
+                f"{message_class!r} needs a class attribute message_number and "
+                f"a classmethod deserialize(data: bytes)"
+            )
+
+        def decorate(handler: Handler[M]) -> Handler[M]:
+            self.register(number, deserialize, handler, inline=inline, max_size=max_size)
+            return handler
+
+        return decorate
+
+    def unregister(self, number: int) -> None:
+        """Forget a number. Raises KeyError when it is not registered."""
+        del self._entries[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<MessageRegistry of {sorted(self._entries)}>"
+
+
+def _ignore(_context: Context[HeartBeatMessage], _conn: WriteCloser) -> None:
+    """A heartbeat has done its work by arriving."""
+
+
+default_registry = MessageRegistry()
+"""What servers and clients use that are not given another."""
+
+
+def register(
+    number: int,
+    deserialize: Callable[[bytes], M],
+    handler: Handler[M] | None = None,
+    *,
+    inline: bool = False,
+    max_size: int | None = None,
+) -> None:
+    """`default_registry.register`."""
+    default_registry.register(number, deserialize, handler, inline=inline, max_size=max_size)

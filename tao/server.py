@@ -1,0 +1,481 @@
+"""The server.
+
+Contents: ServerConn, StopReport, Server.
+
+Owns the acceptors, the connections and the worker pool of one service, and the order in which they
+end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any, TypeAlias, TypeVar
+
+from reactor import (
+    Acceptor,
+    CloseCause,
+    CloseReason,
+    ConnectionOptions,
+    Reactor,
+    Timeout,
+    WorkerPool,
+    listen,
+)
+from tao.address import check_address, format_address
+from tao.codec import Codec, TypeLengthValueCodec
+from tao.conn import Conn
+from tao.errors import ConnectionClosedError, NotRegisteredError, TaoError, WouldBlockError
+from tao.message import Message
+from tao.registry import MessageRegistry, default_registry
+from tao.session import Callbacks, Session, SessionOptions
+
+__all__ = ["Address", "BroadcastReport", "Server", "ServerConn", "StopReport"]
+
+logger = logging.getLogger("tao")
+
+Address: TypeAlias = "tuple[str, int] | str | socket.socket"
+"""Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already."""
+
+STOP_MARGIN = 1.0
+"""Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
+
+T = TypeVar("T")
+
+
+class ServerConn(Conn["ServerConn"]):
+    """A client's connection, at the server."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastReport:
+    """What became of a broadcast."""
+
+    sent: int
+    """Connections that the message was queued for."""
+    refused: int
+    """Connections that had reached their limit: they do not get it."""
+    closed: int
+    """Connections that were on their way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """How a stop went."""
+
+    drained: int
+    """Connections that ended in good order, with nothing lost."""
+    aborted: int
+    """Connections that were cut off at the end of the grace."""
+    finished: bool
+    """Whether all is over. False where `stop` could not wait: inside a handler, or on the loop's
+    thread; and where a handler has not returned by the end of the grace."""
+
+
+class Server:
+    """Accepts connections and hands their messages to the registered handlers.
+
+    - `registry`: the messages and their handlers; `codec`: how they stand on the wire.
+    - `on_connect(conn)`: a client has connected; returning False refuses it.
+    - `on_message(message, conn)`: a message that is registered without a handler.
+    - `on_close(conn, reason)`: exactly once for every connection.
+    - `on_error(conn, exception)`: a decoder or a handler raised, or a message was not understood.
+    - `worker_size`: handlers that may run at once; `executor`: where, if not on threads of its own.
+    - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
+    - `max_connections`: those beyond are refused.
+    - `close_on_error`: whether an exception in a handler costs its connection.
+    - `options`: watermarks and deadlines of the connections.
+    - `reactor`: the loop to run on, if somebody else drives it.
+
+    All four callbacks run like handlers: on a worker, in their connection's order. Raises ValueError
+    or TypeError for arguments that make no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: MessageRegistry = default_registry,
+        codec: Codec | None = None,
+        on_connect: Callable[[ServerConn], bool | None] | None = None,
+        on_message: Callable[[Any, ServerConn], object] | None = None,
+        on_close: Callable[[ServerConn, CloseReason], object] | None = None,
+        on_error: Callable[[ServerConn, BaseException], object] | None = None,
+        worker_size: int = 20,
+        buffer_size: int = 256,
+        max_connections: int = 1000,
+        executor: Executor | None = None,
+        close_on_error: bool = True,
+        options: ConnectionOptions | None = None,
+        reactor: Reactor | None = None,
+    ) -> None:
+        _check_count("worker_size", worker_size, "handlers that may run at once")
+        _check_count("buffer_size", buffer_size, "messages that may wait on one connection")
+        _check_count("max_connections", max_connections, "connections")
+        self._registry = registry
+        self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
+        self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
+        self._options = SessionOptions(buffer_size, close_on_error, options or ConnectionOptions())
+        self._worker_size = worker_size
+        self._executor = executor
+        self._max_connections = max_connections
+        self._given_reactor = reactor
+        # Made by the first `listen`, so that a server which never listens holds nothing.
+        self._reactor: Reactor | None = reactor
+        self._pool: WorkerPool | None = None
+        self._net_ids = itertools.count(1)
+        # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
+        # is one step.
+        self._sessions: dict[int, Session[ServerConn]] = {}
+        self._acceptors: list[Acceptor] = []  # the loop's thread
+        self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []  # likewise
+        self._stopping = False  # the loop's thread
+        # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
+        # entrant, because a signal handler may call `stop` on top of either.
+        self._lock = threading.RLock()
+        self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
+        self._grace: Timeout | None = None  # the loop's thread
+        self._drained = self._aborted = self._left_behind = 0  # the loop's thread
+        self._stop_asked = False  # any thread; only ever set
+        self._stopped = threading.Event()  # set by the loop's thread, when all connections are gone
+        self._finished = threading.Event()  # set when threads and descriptors are released as well
+
+    # -- listening and serving -------------------------------------------------------------------
+
+    def listen(self, address: Address) -> Any:
+        """Listen on an address; returns it as the system gives it, with the port that was chosen.
+
+        Accepting begins as soon as the loop runs. May be called again, for more addresses, while the
+        server runs too. Raises OSError when the address cannot be had, TaoError after `stop`.
+        """
+        if self._stop_asked:
+            raise TaoError("this server has been stopped; make a new one")
+        if not isinstance(address, socket.socket):
+            check_address(address, first_port=0)
+        sock = address if isinstance(address, socket.socket) else listen(address)
+        sock.setblocking(False)
+        bound = sock.getsockname()
+        try:
+            reactor = self._ensure_reactor()
+            self._run_on_loop(reactor, partial(self._add_acceptor, reactor, sock))
+        except BaseException:
+            if sock is not address:
+                sock.close()
+            raise
+        logger.info("listening on %s", format_address(bound))
+        return bound
+
+    def _ensure_reactor(self) -> Reactor:
+        if self._reactor is None:
+            self._reactor = Reactor()
+        if self._pool is None:
+            self._pool = WorkerPool(
+                self._reactor, worker_size=self._worker_size, executor=self._executor
+            )
+        return self._reactor
+
+    def _add_acceptor(self, reactor: Reactor, sock: socket.socket) -> None:
+        self._acceptors.append(Acceptor(reactor, sock, self._handle_accepted))
+
+    def _run_on_loop(self, reactor: Reactor, function: Callable[[], T]) -> T:
+        """Call it on the loop's thread and wait; here and now if the loop does not run."""
+        with self._lock:
+            serving = self._serving and not reactor.in_loop_thread()
+            if not serving and not reactor.in_other_thread():
+                return function()
+        done = threading.Event()
+        outcome: list[T] = []
+        errors: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                outcome.append(function())
+            except BaseException as error:
+                errors.append(error)
+            done.set()
+
+        reactor.call_soon_threadsafe(call)
+        while not done.wait(0.1):
+            if self._finished.is_set():
+                raise TaoError("this server has been stopped; make a new one")
+        if errors:
+            raise errors[0]
+        return outcome[0]
+
+    def start(self, address: Address) -> None:
+        """Listen on `address`, then serve until stopped. See `serve_forever`."""
+        self.listen(address)
+        self.serve_forever()
+
+    def serve_forever(self) -> None:
+        """Run the loop on this thread until the server has stopped.
+
+        On the main thread SIGINT (Ctrl-C) and SIGTERM stop it in good order for that time, unless the
+        program has handlers of its own for them; a second one stops it at once. Raises TaoError when
+        nothing listens.
+        """
+        if self._reactor is None or (not self._acceptors and not self._stop_asked):
+            raise TaoError("nothing to serve: call listen(address) first, or start(address)")
+        reactor = self._reactor
+        with self._lock:
+            if self._finished.is_set():
+                return
+            self._serving = True
+        try:
+            with _signals(self._handle_signal):
+                reactor.run()
+        finally:
+            if not self._stopped.is_set():
+                # Ended by an exception (KeyboardInterrupt, where the signals are not ours), or by
+                # `Reactor.stop`: what can be finished is finished in the same order, but at once.
+                self._stop_now(reactor)
+            self._release()
+
+    def _handle_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop(grace=0.0 if self._stop_asked else 5.0)
+
+    def _stop_now(self, reactor: Reactor) -> None:
+        self._begin_stop(0.0)
+        while not self._stopped.is_set():
+            reactor.run_once(0.1)
+
+    @contextmanager
+    def running(self, address: Address, *, grace: float = 5.0) -> Iterator[Any]:
+        """Listen on `address` and serve on a thread of its own while the block runs; then stop.
+
+        Gives the address that was bound.
+        """
+        bound = self.listen(address)
+        thread = threading.Thread(target=self.serve_forever, name="tao-server")
+        thread.start()
+        try:
+            yield bound
+        finally:
+            self.stop(grace)
+            thread.join()
+
+    # -- stopping --------------------------------------------------------------------------------
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """Stop listening, let every connection finish, then end the loop and the workers.
+
+        Messages that have come are handled, and replies sent; a connection that has not finished in
+        `grace` seconds is cut off. Called from another thread, it returns when all is over, within
+        the grace and a little. Called by a handler, by a signal handler or on the loop's thread,
+        where that would wait for itself, it sets things in motion and returns. Again and again is
+        once, but a shorter grace holds. May be called from any thread and from signal handlers.
+        """
+        if not (math.isfinite(grace) and grace >= 0.0):
+            raise ValueError(f"grace must be a number of seconds, not {grace!r}")
+        self._stop_asked = True
+        reactor, pool = self._reactor, self._pool
+        if reactor is None or pool is None:
+            return StopReport(0, 0, True)  # it never listened
+        if not self._finished.is_set():
+            with self._lock:
+                if self._given_reactor is None and not self._serving:
+                    # It listens, but nobody has run the loop: nothing has been accepted yet.
+                    self._serving = True
+                    self._stop_now(reactor)
+                    self._release()
+            reactor.post(partial(self._begin_stop, grace))
+            reactor.wake()
+            if not reactor.in_loop_thread() and not pool.on_worker():
+                self._finished.wait(grace + STOP_MARGIN)
+        finished = self._finished.is_set() and not self._left_behind
+        return StopReport(self._drained, self._aborted, finished)
+
+    def _begin_stop(self, grace: float) -> None:
+        """The loop's thread."""
+        reactor = self._reactor
+        assert reactor is not None
+        if not self._stopping:
+            self._stopping = True
+            for acceptor in self._acceptors:
+                acceptor.close()
+            for session in list(self._sessions.values()):
+                session.close(CloseCause.STOPPED)
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = reactor.call_later(grace, self._handle_grace_over)
+        self._check_stopped()
+
+    def _handle_grace_over(self) -> None:
+        assert self._reactor is not None
+        for session in list(self._sessions.values()):
+            if session.abort(CloseCause.STOPPED, TimeoutError("the grace of stop() was over")):
+                self._aborted += 1
+        self._grace = self._reactor.call_later(STOP_MARGIN / 2, self._give_up)
+
+    def _give_up(self) -> None:
+        """Handlers that have not returned cannot be ended from outside. They are left behind."""
+        for session in self._sessions.values():
+            logger.error("%s: its handler has not returned; stopped without it", session.conn)
+        self._left_behind = len(self._sessions)
+        self._sessions.clear()
+        self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if self._stopping and not self._sessions and not self._stopped.is_set():
+            if self._grace is not None:
+                self._grace.cancel()
+            self._stopped.set()
+            assert self._reactor is not None
+            if self._given_reactor is None:
+                self._reactor.stop()
+            else:
+                threading.Thread(target=self._release, name="tao-release").start()
+
+    def _release(self) -> None:
+        """Give up what is ours. The thread that ran the loop, when it has ended; or one for it."""
+        pool, reactor = self._pool, self._reactor
+        assert pool is not None and reactor is not None
+        pool.shutdown(wait=not self._left_behind)
+        if self._given_reactor is None:
+            reactor.close()
+        self._finished.set()
+
+    # -- connections -----------------------------------------------------------------------------
+
+    def _handle_accepted(self, sock: socket.socket, address: Any) -> None:
+        """The loop's thread."""
+        if len(self._sessions) >= self._max_connections:
+            logger.warning(
+                "refused %s: max_connections (%d) is reached",
+                format_address(address),
+                self._max_connections,
+            )
+            sock.close()
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reactor, pool = self._reactor, self._pool
+        assert reactor is not None and pool is not None
+        net_id = next(self._net_ids)
+        conn = ServerConn()
+        session: Session[ServerConn] = Session(
+            conn,
+            net_id,
+            reactor=reactor,
+            pool=pool,
+            registry=self._registry,
+            codec=self._codec,
+            callbacks=self._callbacks,
+            options=self._options,
+            on_gone=partial(self._handle_gone, net_id),
+            server=self,
+        )
+        conn._session = session
+        self._sessions[net_id] = session
+        session.connection.start(sock)
+        for interval, callback in self._schedules:
+            conn.run_every(interval, callback)
+
+    def _handle_gone(self, net_id: int, reason: CloseReason) -> None:
+        """The connection is closed, and its on_close has returned. The loop's thread."""
+        self._sessions.pop(net_id, None)
+        if reason.cause is CloseCause.STOPPED and reason.clean:
+            self._drained += 1
+        self._check_stopped()
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that there are now. Any thread."""
+        return len(self._sessions)
+
+    def connection(self, net_id: int) -> ServerConn:
+        """The connection with that id. Any thread. Raises NotRegisteredError when there is none."""
+        session = self._sessions.get(net_id)
+        if session is None:
+            raise NotRegisteredError(f"there is no connection {net_id} (any more)")
+        return session.conn
+
+    def connections(self) -> list[ServerConn]:
+        """All connections that there are now. Any thread."""
+        return [session.conn for session in list(self._sessions.values())]
+
+    def unicast(self, net_id: int, message: Message) -> bool:
+        """Write a message to one connection. Any thread. Raises as `connection` and `write` do."""
+        return self.connection(net_id).write(message)
+
+    def broadcast(self, message: Message) -> BroadcastReport:
+        """Write a message to all connections. Any thread. It is encoded once.
+
+        A connection that is full, or on its way out, does not stop the others; the report says how
+        many there were of each. Raises what the codec raises for a message that it cannot encode.
+        """
+        frame = self._codec.encode(message)
+        sent = refused = closed = 0
+        for session in list(self._sessions.values()):
+            try:
+                if session.codec is self._codec:
+                    session.write_frame(frame)
+                else:
+                    session.write(message)
+                sent += 1
+            except WouldBlockError:
+                refused += 1
+            except ConnectionClosedError:
+                closed += 1
+        return BroadcastReport(sent, refused, closed)
+
+    def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
+        """Call `callback(now, conn)` on every connection, every `interval` seconds. Any thread.
+
+        It runs like a timer of each connection: on a worker, in the connection's order; the first
+        time `interval` seconds after this call, or after the connection was accepted. Raises
+        ValueError for an interval that is not positive, TaoError before `listen`.
+        """
+        if not (math.isfinite(interval) and interval > 0):
+            raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
+        if self._reactor is None:
+            raise TaoError("call listen(address) before schedule()")
+
+        def add() -> None:
+            self._schedules.append((interval, callback))
+            for session in self._sessions.values():
+                session.conn.run_every(interval, callback)
+
+        self._run_on_loop(self._reactor, add)
+
+    def __repr__(self) -> str:
+        where = ", ".join(format_address(acceptor.address) for acceptor in self._acceptors)
+        state = "stopped" if self._finished.is_set() else (where or "not listening")
+        return f"<Server {state}, {len(self._sessions)} connections>"
+
+
+def _check_count(name: str, value: int, what: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is the number of {what}: an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} is the number of {what}: it must be at least 1, not {value}")
+
+
+@contextmanager
+def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call `handler` on the main thread, where nobody else handles them."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        defaults = {
+            signal.SIGINT: signal.default_int_handler,
+            signal.SIGTERM: signal.SIG_DFL,
+        }
+        for number, default in defaults.items():
+            if signal.getsignal(number) is default:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

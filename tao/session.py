@@ -1,0 +1,647 @@
+"""What runs on a connection, at either end.
+
+Contents: Callbacks, SessionOptions, Session.
+
+Owns the way of a message: from the bytes that came, through the codec and the registry, to its
+handler on the loop or on a worker, and of the reply back to the connection. It does not own the socket
+or the state (`reactor.connection`), nor say how connections come about (`tao.server`, `tao.client`).
+
+Order is its promise: the messages of one connection are handled one at a time, in the order in which
+they came, whichever thread handles them; so are its timers, and the callbacks on_connect, on_message,
+on_error and on_close. What waits stands in `_inbox`. The loop's thread alone takes things from there:
+for a worker, as one batch, when none of this connection's is out; or, if they are to run inline, for
+itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from reactor import (
+    CloseCause,
+    CloseReason,
+    Connection,
+    ConnectionOptions,
+    ConnectionState,
+    Pause,
+    Reactor,
+    ReceiveBuffer,
+    WorkerPool,
+    WriteResult,
+)
+from tao.codec import Codec
+from tao.context import Context
+from tao.errors import (
+    ConnectionClosedError,
+    FrameTooLargeError,
+    NotRegisteredError,
+    UndefinedMessageError,
+    WouldBlockError,
+)
+from tao.interfaces import MessageServer, WriteCloser
+from tao.message import Message
+from tao.registry import Entry, Handler, MessageRegistry
+from tao.timers import ConnectionTimers
+
+__all__ = ["Callbacks", "Session", "SessionOptions"]
+
+logger = logging.getLogger("tao")
+
+C = TypeVar("C", bound=WriteCloser)
+
+Item: TypeAlias = tuple[Handler[Any], bool, Any, bytes, int, int]
+"""A handler, whether it runs inline, the message for it; then the data in which the frame stood, and
+where it begins and ends there: as long as it has not been handled, another codec may read it again."""
+
+# Ends after which what waits is still seen through: a peer that has finished sending wants its
+# answers, and a server that stops owes them. After any other end, nothing that waits is begun.
+_SEEN_THROUGH = frozenset({CloseCause.PEER_CLOSED, CloseCause.STOPPED})
+
+
+@dataclass(slots=True)
+class Callbacks(Generic[C]):
+    """The application's, for the connections of one server or client."""
+
+    on_connect: Callable[[C], bool | None] | None = None
+    on_message: Callable[[Any, C], object] | None = None
+    on_close: Callable[[C, CloseReason], object] | None = None
+    on_error: Callable[[C, BaseException], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            callback = getattr(self, name)
+            if callback is not None and not callable(callback):
+                raise TypeError(f"{name} must be a function, not {callback!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What may wait, and what an error costs."""
+
+    buffer_size: int = 256
+    """Messages that may wait for a worker on one connection before reading from it pauses."""
+    close_on_error: bool = True
+    """Whether a decoder or a handler that raises costs the connection."""
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+
+    def __post_init__(self) -> None:
+        if self.buffer_size < 1:
+            raise ValueError(f"buffer_size must be at least 1 message, not {self.buffer_size!r}")
+
+
+def _call(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
+    """The handler of what is no message: a timer, a callback. What it is given is the call."""
+    context.message()
+
+
+def _owed(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
+    """As `_call`, for what is run even if the connection has ended: the report of an error."""
+    context.message()
+
+
+class Session(Generic[C]):
+    """The life of one connection above its bytes.
+
+    Implements `reactor.ConnectionHandler` (for the loop) and `reactor.Job` (for a worker).
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_batch",
+        "_batch_done",
+        "_callbacks",
+        "_cancelled",
+        "_closed_with",
+        "_codec",
+        "_connection",
+        "_decoded_by",
+        "_handler_thread",
+        "_inbox",
+        "_input",
+        "_interrupted",
+        "_lock",
+        "_on_gone",
+        "_on_message",
+        "_on_open",
+        "_opened",
+        "_options",
+        "_pool",
+        "_reactor",
+        "_registry",
+        "_unhandled",
+        "conn",
+        "local_address",
+        "net_id",
+        "remote_address",
+        "server",
+        "timers",
+    )
+
+    def __init__(
+        self,
+        conn: C,
+        net_id: int,
+        *,
+        reactor: Reactor,
+        pool: WorkerPool,
+        registry: MessageRegistry,
+        codec: Codec,
+        callbacks: Callbacks[C],
+        options: SessionOptions,
+        on_gone: Callable[[CloseReason], object],
+        on_open: Callable[[], object] | None = None,
+        server: MessageServer | None = None,
+    ) -> None:
+        self.conn = conn
+        self.net_id = net_id
+        self.server = server
+        self.remote_address: Any = None  # written once, when it opens
+        self.local_address: Any = None
+        self._reactor = reactor
+        self._pool = pool
+        self._registry = registry
+        self._callbacks = callbacks
+        self._options = options
+        self._on_message = _handler_of(callbacks.on_message, conn)
+        self._on_open = on_open  # called on the loop's thread
+        self._on_gone = on_gone  # called on the loop's thread when on_close has returned
+        self.timers = ConnectionTimers(reactor, self._enqueue)
+        self._lock = threading.Lock()
+        # Under the lock; made when somebody wants to wait for it.
+        self._cancelled: threading.Event | None = None
+        # Written by any thread, in one step each, the codec first. The loop and the worker look at
+        # `_interrupted` between two messages: the codec has changed, or the connection has ended.
+        # The loop's thread withdraws it, before it looks at what has happened.
+        self._codec = codec
+        self._interrupted = False
+        # The loop's thread.
+        self._decoded_by = codec  # what has decoded the messages in the inbox and the batch
+        self._input = ReceiveBuffer()
+        self._backlog = False  # whether the input begins with frames for which there was no room
+        self._inbox: list[Item] = []
+        self._unhandled = 0
+        self._opened = False  # whether it has ever been OPEN, and on_close is owed
+        self._closed_with: CloseReason | None = None
+        # A batch is the worker's from the pool's `submit` until it posts `_handle_batch_done`; None:
+        # none is out. The queues in between hand it over, and all that was written before.
+        self._batch: list[Item] | None = None
+        self._batch_done = 0
+        # The number of the thread that runs a handler of this connection, or 0. A thread only asks
+        # whether it is its own number, which no other thread writes.
+        self._handler_thread = 0
+        self._connection = Connection(reactor, self, options=options.connection, notify=pool.notify)
+
+    # -- the hot path: decode, handle, reply -----------------------------------------------------
+
+    def handle_data(self, data: bytes) -> None:
+        """Bytes came. The loop's thread."""
+        if self._codec is not self._decoded_by:
+            # What was read before these, and not handled, is the new codec's too: `_advance` will
+            # see to it when the handler that has changed it returns.
+            self._input.append(data)
+            self._backlog = True
+            self._after_decode()
+            return
+        if self._input.size:
+            joined = self._input.join(data)
+            if joined is None:
+                return
+            data = joined
+        self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
+        """Make messages of `data`. Run inline handlers at once, if nothing waits before them."""
+        connection, conn, inbox, codec = self._connection, self.conn, self._inbox, self._codec
+        find, encode, replies = self._registry.find, codec.encode, connection.replies
+        room = self._options.buffer_size
+        output_left = self._options.connection.output.high
+        waiting = bool(inbox) or self._batch is not None
+        start = end = 0
+        whole = False  # whether what is left over begins with a whole frame
+        self._handler_thread = threading.get_ident()
+        try:
+            for number, value, end in codec.decode(data):
+                try:
+                    entry = find(number)
+                    if entry is None:
+                        raise UndefinedMessageError(number)
+                    if entry.max_size is not None and len(value) > entry.max_size:
+                        raise _too_large(entry, len(value))
+                    message = entry.deserialize(value)
+                    handler = entry.handler or self._on_message
+                    if handler is None:
+                        raise NotRegisteredError(
+                            f"message number {number} is registered without a handler, "
+                            f"and there is no on_message"
+                        )
+                    if waiting or not entry.inline:
+                        inbox.append((handler, entry.inline, message, data, start, end))
+                        waiting = True
+                        start = end
+                        if len(inbox) < room:
+                            continue
+                        whole = True
+                        break
+                    reply = handler(Context(message, self), conn)
+                    if reply is not None:
+                        frame = encode(reply)
+                        if connection.outbox_size:
+                            self._write(frame, draining=True)  # behind what the handler has written
+                        else:
+                            replies.append(frame)
+                        output_left -= len(frame)
+                except (Exception, SystemExit) as error:
+                    inbox.append(self._failure(error, data, start, end))
+                    waiting = True
+                start = end
+                if self._interrupted or output_left < 0:
+                    whole = True
+                    break
+        except Exception as error:
+            # The codec cannot go on. In its turn: what came before is handled and answered.
+            self._fail_stream(error, data[start:])
+            end = len(data)
+        self._handler_thread = 0
+        if end < len(data):
+            self._keep(data[end:], whole)
+        elif not inbox and not self._interrupted:
+            return  # all was handled inline, the usual case of a server that has only such handlers
+        self._after_decode()
+
+    def run(self) -> None:
+        """Handle the batch. On a worker; one worker at a time has a session."""
+        batch = self._batch
+        assert batch is not None
+        connection, conn, encode = self._connection, self.conn, self._decoded_by.encode
+        done = 0
+        self._handler_thread = threading.get_ident()
+        for handler, inline, message, _, _, _ in batch:
+            if inline:
+                break  # the loop's, when its turn comes
+            done += 1
+            try:
+                reply = handler(Context(message, self), conn)
+                if reply is not None:
+                    result = connection.write(encode(reply), draining=True)
+                    if result is WriteResult.CLOSED:
+                        break  # there is nobody to answer; on_close will say so
+                    if result is not WriteResult.ACCEPTED:
+                        self._check(result)
+                        break  # above the high watermark: the peer shall read before it gets more
+            except BaseException as error:
+                self._report(error, self._options.close_on_error)
+            if self._interrupted:
+                break
+        self._handler_thread = 0
+        self._batch_done = done
+        self._reactor.post(self._handle_batch_done)
+
+    # -- the inbox: whose turn it is -------------------------------------------------------------
+
+    def _handle_batch_done(self) -> None:
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        if self._batch_done < len(batch):
+            self._inbox[:0] = batch[self._batch_done :]
+        elif not (self._inbox or self._input.size or self._interrupted or self._closed_with) and (
+            self._connection.state is ConnectionState.OPEN and not self._connection.paused
+        ):
+            return  # the usual case: nothing has come in the meantime
+        self._advance()
+
+    def _advance(self) -> None:
+        """Let go on whatever can. For when something has come free. The loop's thread."""
+        if self._batch is not None:
+            return
+        self._interrupted = False
+        if self._codec is not self._decoded_by:
+            self._read_again()
+        state = self._connection.state
+        if state is not ConnectionState.OPEN and (
+            state is not ConnectionState.DRAINING or self._connection.cause not in _SEEN_THROUGH
+        ):
+            self._drop_waiting()
+        if self._closed_with is not None:
+            if self._inbox:
+                self._submit()
+            else:
+                self._finish(self._closed_with)
+            return
+        # A connection whose peer does not read has to wait; `handle_writable` comes back here.
+        if not self._connection.paused & Pause.OUTPUT:
+            while self._inbox and self._inbox[0][1] and not self._interrupted:
+                self._run_inline(self._inbox.pop(0))
+            if self._backlog and not self._inbox:
+                self._backlog = False
+                self._decode(self._input.take())
+                if self._connection.replies:
+                    self._connection.send_replies()
+        self._after_decode()
+        self._connection.check_drained()
+
+    def _after_decode(self) -> None:
+        """Send a batch off, and see to it that reading pauses and goes on as it should."""
+        if self._batch is None and not self._connection.paused & Pause.OUTPUT:
+            if self._inbox and not self._inbox[0][1] and not self._interrupted:
+                self._submit()
+            elif self._inbox or self._backlog or self._interrupted:
+                self._reactor.post(self._advance)  # in the next pass: others have their turn first
+        if self._backlog or len(self._inbox) >= self._options.buffer_size:
+            self._connection.pause_reading(Pause.WORK)
+        elif self._connection.paused & Pause.WORK:
+            self._connection.resume_reading(Pause.WORK)
+
+    def _submit(self) -> None:
+        self._batch, self._inbox = self._inbox, []
+        self._pool.submit(self)
+
+    def _run_inline(self, item: Item) -> None:
+        """A message for the loop's thread that had to wait for its turn."""
+        handler, _, message, data, start, end = item
+        self._handler_thread = threading.get_ident()
+        try:
+            reply = handler(Context(message, self), self.conn)
+            if reply is not None:
+                self._write(self._decoded_by.encode(reply), draining=True)
+        except (Exception, SystemExit) as error:
+            self._inbox.insert(0, self._failure(error, data, start, end))
+        finally:
+            self._handler_thread = 0
+
+    def _keep(self, data: bytes, whole: bool) -> None:
+        """Put back what cannot be decoded yet: for want of bytes, or, if it is whole, of room."""
+        needed = 0
+        header = None if whole else self._decoded_by.header(data)
+        if header is not None:
+            number, header_size, value_size = header
+            needed = header_size + value_size
+            entry = self._registry.find(number)
+            if entry is not None and entry.max_size is not None and value_size > entry.max_size:
+                # Refused from its header: its value is never waited for.
+                error = _too_large(entry, value_size)
+                self._fail_stream(error, data)
+                return
+        self._backlog = whole
+        self._input.put(data, needed)
+
+    def _read_again(self) -> None:
+        """The codec has changed: what was read ahead and not handled is the new one's to decode."""
+        self._decoded_by = self._codec
+        pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
+        pieces.append(self._input.take() if self._input.size else b"")
+        # What came from no bytes stays: timers, callbacks.
+        self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
+        data = b"".join(pieces)
+        self._backlog = bool(data)
+        if data:
+            self._input.put(data)
+        self._connection.resume_reading(Pause.PROTOCOL)
+
+    def _drop_waiting(self) -> None:
+        """The end is one after which nothing more is begun, but for what the application is owed."""
+        self._unhandled += sum(item[0] not in (_call, _owed) for item in self._inbox)
+        self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
+        self._backlog = False
+
+    def _enqueue(self, function: Callable[[], object]) -> None:
+        """Run something that is no message in this connection's order. The loop's thread."""
+        self._inbox.append((_call, False, function, b"", 0, 0))
+        if self._batch is None:
+            self._after_decode()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way that may still write. The loop's thread."""
+        return self._batch is None and not (self._inbox or self._backlog)
+
+    def refuse(self, error: BaseException) -> None:
+        """There are no workers any more; called instead of `run`. The loop's thread."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        if self._connection.state is ConnectionState.CLOSED and self._closed_with is None:
+            self._batch = batch  # it is on_close, which is owed: here, if it cannot be elsewhere
+            self.run()
+        else:
+            self._inbox[:0] = batch
+            self._connection.fail(error)
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
+        """An error that came up on the loop, as an item: on_error may block, and has its turn."""
+        close = self._options.close_on_error and not isinstance(
+            error, (UndefinedMessageError, NotRegisteredError)
+        )
+        return (_owed, False, partial(self._report, error, close), data, start, end)
+
+    def _fail_stream(self, error: Exception, data: bytes) -> None:
+        """Nothing from `data` on can be understood. In its turn: what came before is answered."""
+        self._inbox.append((_owed, False, partial(self._report, error, True), data, 0, len(data)))
+        self._connection.pause_reading(Pause.PROTOCOL)
+
+    def _report(self, error: BaseException, close: bool) -> None:
+        """Tell the application, then close if that is the policy. On a worker."""
+        if isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
+            logger.warning("%s: %s", self.conn, error)  # the peer's doing
+        elif isinstance(error, ConnectionClosedError):
+            logger.info("%s: a handler wrote too late: %s", self.conn, error)
+        else:
+            logger.error("%s: handling a message failed", self.conn, exc_info=error)
+        self._on_error(error)
+        if close:
+            self.close(CloseCause.FAILED, error)
+
+    def _on_error(self, error: BaseException) -> None:
+        on_error = self._callbacks.on_error
+        if on_error is not None:
+            try:
+                on_error(self.conn, error)
+            except BaseException:
+                logger.exception("%s: on_error raised", self.conn)
+
+    # -- what the connection says ----------------------------------------------------------------
+
+    def handle_open(self) -> None:
+        """The state is OPEN."""
+        self._opened = True
+        self.remote_address = self._connection.address("remote")
+        self.local_address = self._connection.address("local")
+        if self._on_open is not None:
+            self._on_open()
+        if self._callbacks.on_connect is not None:
+            self._enqueue(self._on_connect)
+
+    def fail_to_open(self, error: OSError) -> None:
+        """There will be no connection. The loop's thread."""
+        if self._callbacks.on_error is not None:
+            self._inbox.append((_owed, False, partial(self._on_error, error), b"", 0, 0))
+        self._connection.fail(error)
+
+    def _on_connect(self) -> None:
+        on_connect = self._callbacks.on_connect
+        assert on_connect is not None
+        if on_connect(self.conn) is False:
+            self.close(CloseCause.REFUSED)
+
+    def handle_draining(self) -> None:
+        """The state is DRAINING."""
+        self.timers.end()
+        if self.cancelled:
+            self._wake_waiting()
+        self._advance()
+
+    def handle_writable(self) -> None:
+        """The peer has read."""
+        self._advance()
+
+    def handle_closed(self, reason: CloseReason) -> None:
+        """The state is CLOSED. on_close comes when the handler in hand has returned."""
+        self._closed_with = reason
+        self._interrupted = True
+        self.timers.end()
+        self._wake_waiting()
+        self._advance()
+
+    def _finish(self, reason: CloseReason) -> None:
+        """Nothing of this connection runs any more. The loop's thread; once."""
+        self._closed_with = None
+        reason = replace(reason, unhandled=self._unhandled, undecoded=self._input.size)
+        logger.info("%s: %s", self.conn, reason)
+        if self._callbacks.on_close is None or not self._opened:
+            self._on_gone(reason)
+            return
+        self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
+        self._pool.submit(self)
+
+    def _on_close(self, reason: CloseReason) -> None:
+        on_close = self._callbacks.on_close
+        assert on_close is not None
+        try:
+            on_close(self.conn, reason)
+        except BaseException:
+            logger.exception("%s: on_close raised", self.conn)
+        self._reactor.post(partial(self._on_gone, reason))
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection:
+        """The bytes below."""
+        return self._connection
+
+    @property
+    def heart_beat(self) -> float:
+        """The Unix time in seconds of the last byte's arrival, by our own clock."""
+        clock = self._reactor.clock
+        return clock.unix() - (clock.monotonic() - self._connection.last_received)
+
+    def on_loop(self, function: Callable[[Pause], object], argument: Pause) -> None:
+        """Call a method of the connection's on the loop's thread: now, if this is it."""
+        if self._reactor.in_loop_thread():
+            function(argument)
+        else:
+            self._reactor.call_soon_threadsafe(function, argument)
+
+    def write(self, message: Message) -> bool:
+        """Encode a message and queue it. See `Conn.write`."""
+        return self.write_frame(self._codec.encode(message))
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Queue what is encoded already: a broadcast encodes once."""
+        return self._write(
+            frame,
+            # Written by the handler in hand, it belongs to what is seen through.
+            draining=self._handler_thread == threading.get_ident()
+            and self._connection.cause in _SEEN_THROUGH,
+        )
+
+    def _write(self, frame: bytes, *, draining: bool) -> bool:
+        return self._check(self._connection.write(frame, draining=draining))
+
+    def _check(self, result: WriteResult) -> bool:
+        if result is WriteResult.ACCEPTED:
+            return True
+        if result is WriteResult.ABOVE_HIGH:
+            return False
+        if result is WriteResult.CLOSED:
+            raise ConnectionClosedError(
+                f"{self.conn} is {self._connection.state}: nothing was queued"
+            )
+        raise WouldBlockError(
+            f"{self._connection.pending} bytes wait to be sent on {self.conn}, and the limit is "
+            f"{self._options.connection.output_limit}: nothing was queued"
+        )
+
+    def close(
+        self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
+    ) -> None:
+        """See `Conn.close`."""
+        if self._connection.close(cause, error) and cause not in _SEEN_THROUGH:
+            self._interrupted = True
+
+    def abort(
+        self, cause: CloseCause = CloseCause.ABORTED, error: BaseException | None = None
+    ) -> bool:
+        """See `Conn.abort`. Returns whether there was something to abort."""
+        aborted = self._connection.abort(cause, error)
+        if aborted:
+            self._interrupted = True
+        return aborted
+
+    @property
+    def codec(self) -> Codec:
+        """What encodes and decodes from here on."""
+        return self._codec
+
+    def set_codec(self, codec: Codec) -> None:
+        """See `Conn.set_codec`."""
+        self._codec = codec
+        self._interrupted = True
+        if self._handler_thread != threading.get_ident():
+            # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
+            self._reactor.post(self._advance)
+            self._pool.notify()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether replies are no longer wanted."""
+        state = self._connection.state
+        return state is ConnectionState.CLOSED or (
+            state in (ConnectionState.DRAINING, ConnectionState.LINGERING)
+            and self._connection.cause is not CloseCause.PEER_CLOSED
+        )
+
+    def wait_cancelled(self, timeout: float | None = None) -> bool:
+        """Sleep until `cancelled`."""
+        with self._lock:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+        # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
+        if not self.cancelled:
+            self._cancelled.wait(timeout)
+        return self.cancelled
+
+    def _wake_waiting(self) -> None:
+        with self._lock:
+            if self._cancelled is not None:
+                self._cancelled.set()
+
+
+def _too_large(entry: Entry, size: int) -> FrameTooLargeError:
+    assert entry.max_size is not None
+    return FrameTooLargeError(size, entry.max_size, f"a value of message number {entry.number}")
+
+
+def _handler_of(on_message: Callable[[Any, C], object] | None, conn: C) -> Handler[Any] | None:
+    """on_message as the handler of what is registered without one."""
+    if on_message is None:
+        return None
+
+    def handle(context: Context[Any], _conn: WriteCloser) -> None:
+        on_message(context.message, conn)
+
+    return handle

@@ -1,0 +1,19 @@
+"""Benchmarks: the framework beside its alternatives, in one run, as ratios.
+
+Contents:
+
+    load.c, load.py     the load generator, and what compiles and runs it
+    peers/              one server program per module
+    peer.py             what names a server program and its options
+    server_process.py   one running server: its port, its processor time, its end
+    processors.py       which processor the server and the load get
+    workload.py         a workload as data: peers, cases, columns, how one sample is taken
+    echo.py             the peers, columns and sample of every workload that echoes
+    workloads/          one workload per module; a new module is found by itself
+    rounds.py           interleaved rounds of one workload
+    results.py          samples, medians, ratios
+    report.py           tables and JSON
+    targets.py          the ratios that ``--check`` holds
+
+Run with ``python -m tests.bench``. Linux only: the load generator uses epoll.
+"""

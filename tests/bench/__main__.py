@@ -1,0 +1,150 @@
+"""The command line: ``python -m tests.bench``.
+
+Without options it runs the first, frozen benchmark. Progress goes to standard error, tables to
+standard output. Exit status: 0 all was measured (and, with ``--check``, every target was met);
+1 a peer failed or a target was missed; 2 wrong usage, or nothing could be measured; 130 Ctrl-C.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import FrameType
+
+from tests.bench.discovery import find_workloads
+from tests.bench.errors import BenchError
+from tests.bench.load import compiled_load
+from tests.bench.peer import Peer
+from tests.bench.processors import choose_placement
+from tests.bench.report import json_report, markdown_report, terminal_report
+from tests.bench.results import Results
+from tests.bench.rounds import run_rounds
+from tests.bench.targets import check
+from tests.bench.workload import Conditions, Grid, Workload
+
+DEFAULT_WORKLOAD = "echo"
+
+
+def main() -> int:
+    """Parse the command line, measure, print; the value is the exit status."""
+    # SIGTERM must unwind the stack as Ctrl-C does: servers are ended on the way out.
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    options = _parse()
+    try:
+        all_results = _measure(options)
+    except BenchError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    show = markdown_report if options.markdown else terminal_report
+    for results in all_results:
+        print(show(results), end="\n\n")
+    return _judge(all_results, options.check)
+
+
+def _measure(options: argparse.Namespace) -> list[Results]:
+    workloads = _chosen_workloads(options.workload)
+    placement = choose_placement()
+    _say(str(placement))
+    all_results = []
+    with compiled_load() as program:
+        conditions = Conditions(program, options.seconds, options.warm_up, placement)
+        for workload in workloads:
+            peers = _chosen_peers(workload, options.only)
+            cases = _chosen_grid(workload.grid, options).cases()
+            all_results.append(run_rounds(workload, peers, cases, options.rounds, conditions, _say))
+    if options.json is not None:
+        report = json_report(all_results, options.rounds, conditions)
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return all_results
+
+
+def _judge(all_results: Sequence[Results], with_targets: bool) -> int:
+    failures = [failure for results in all_results for failure in results.failures]
+    for failure in failures:
+        _say(f"FAILED: {failure.splitlines()[0]}")
+    verdicts = check(all_results) if with_targets else []
+    for verdict in verdicts:
+        print(verdict)
+    return 1 if failures or not all(verdict.is_met for verdict in verdicts) else 0
+
+
+def _chosen_workloads(pattern: str) -> list[Workload]:
+    found = find_workloads()
+    chosen = [workload for name, workload in found.items() if fnmatchcase(name, pattern)]
+    if not chosen:
+        raise BenchError(f"no workload matches {pattern!r}; there are: {', '.join(found)}")
+    return chosen
+
+
+def _chosen_peers(workload: Workload, patterns: Sequence[str] | None) -> list[Peer]:
+    chosen = []
+    for peer in workload.peers:
+        if patterns and not any(fnmatchcase(peer.name, pattern) for pattern in patterns):
+            continue
+        if peer.is_available():
+            chosen.append(peer)
+        else:
+            _say(f"*** SKIPPED: {peer.name}: the module {peer.requires} is not installed ***")
+    if not chosen:
+        names = ", ".join(peer.name for peer in workload.peers)
+        raise BenchError(f"no peer of {workload.name} is left to measure; there are: {names}")
+    return chosen
+
+
+def _chosen_grid(grid: Grid, options: argparse.Namespace) -> Grid:
+    return replace(
+        grid,
+        connections=tuple(options.connections or grid.connections),
+        in_flight=tuple(options.in_flight or grid.in_flight),
+        sizes=tuple(options.size or grid.sizes),
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks.")
+    add = parser.add_argument
+    add("--workload", default=DEFAULT_WORKLOAD, metavar="GLOB", help="workloads to run")
+    add("--only", action="append", metavar="GLOB", help="peers to run; may be repeated")
+    add("--rounds", type=_positive_int, default=5)
+    add("--seconds", type=_positive_float, default=2.0, help="measured time of a sample")
+    add("--warm-up", type=float, default=0.3, metavar="SECONDS", help="before it, not measured")
+    add("--connections", type=_positive_int, nargs="+", metavar="N")
+    add("--in-flight", type=_positive_int, nargs="+", metavar="N", help="frames per connection")
+    add("--size", type=int, nargs="+", metavar="BYTES", help="bytes of a value")
+    add("--json", type=Path, metavar="FILE", help="write every sample there")
+    add("--markdown", action="store_true", help="print tables in Markdown")
+    add("--check", action="store_true", help="fail when a ratio is below its target")
+    return parser.parse_args()
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _on_sigterm(signal_number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal_number)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

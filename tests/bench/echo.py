@@ -1,0 +1,102 @@
+"""The peers, the columns and the sample of every workload that echoes frames."""
+
+import time
+
+from tests.bench.errors import BenchError
+from tests.bench.load import LoadSpec, run_load
+from tests.bench.peer import Peer
+from tests.bench.server_process import ServerProcess
+from tests.bench.workload import Case, Column, Conditions, Sample
+
+TAO_POOL = "tao-pool"
+TAO_INLINE = "tao-inline"
+UVLOOP_EACH = "uvloop-each"
+UVLOOP_JOINED = "uvloop-joined"
+
+
+def _asyncio_peer(name: str, module: str, loop: str, *options: str) -> Peer:
+    return Peer(
+        name,
+        f"tests.bench.peers.{module}",
+        ("--loop", loop, *options),
+        requires="uvloop" if loop == "uvloop" else None,
+    )
+
+
+def _tao_peer(name: str, handlers: str) -> Peer:
+    return Peer(name, "tests.bench.peers.tao_server", ("--handlers", handlers), requires="tao")
+
+
+ECHO_PEERS = (
+    _tao_peer(TAO_POOL, "pool"),
+    _tao_peer(TAO_INLINE, "inline"),
+    _asyncio_peer("asyncio-each", "asyncio_protocol", "asyncio", "--writes", "each"),
+    _asyncio_peer("asyncio-joined", "asyncio_protocol", "asyncio", "--writes", "joined"),
+    _asyncio_peer(
+        "asyncio-buffered",
+        "asyncio_protocol",
+        "asyncio",
+        "--writes",
+        "joined",
+        "--reads",
+        "buffered",
+    ),
+    _asyncio_peer("asyncio-streams", "asyncio_streams", "asyncio"),
+    _asyncio_peer("asyncio-executor", "asyncio_executor", "asyncio"),
+    _asyncio_peer(UVLOOP_EACH, "asyncio_protocol", "uvloop", "--writes", "each"),
+    _asyncio_peer(UVLOOP_JOINED, "asyncio_protocol", "uvloop", "--writes", "joined"),
+    _asyncio_peer("uvloop-streams", "asyncio_streams", "uvloop"),
+    Peer("bare-epoll", "tests.bench.peers.bare_epoll"),
+)
+
+ECHO_HEADLINE = Column("messages_per_second", "messages/s")
+
+# A generator that uses nearly all of its processor, not the server, is what limits the row.
+GENERATOR_LIMIT = 0.9
+
+ECHO_COLUMNS = (
+    Column("p50_us", "p50 us"),
+    Column("p90_us", "p90 us"),
+    Column("p99_us", "p99 us"),
+    Column("p99_9_us", "p99.9 us"),
+    Column("max_us", "max us"),
+    Column("server_us_per_message", "server us/msg", decimals=2),
+    Column("server_cpu", "server cpu", decimals=2),
+    Column("load_cpu", "load cpu", decimals=2, suspicious_above=GENERATOR_LIMIT),
+)
+
+ECHO_NOTE = (
+    "Closed loop: each connection keeps its frames in flight, so latencies are those of a saturated"
+    " server.\nbare-epoll parses nothing: the most that this load can draw from a Python server. "
+    "load cpu is the share of\nits processor that the generator used; near 1 (marked !) the "
+    "generator was the limit, not the server."
+)
+
+
+def measure_echo(server: ServerProcess, case: Case, conditions: Conditions) -> Sample:
+    """One run of the load generator; every reply was right, or BenchError."""
+    spec = LoadSpec(
+        port=server.port,
+        connections=case.connections,
+        in_flight=case.in_flight,
+        size=case.size,
+        seconds=conditions.seconds,
+        warm_up=conditions.warm_up,
+        cpu=conditions.placement.load,
+    )
+    cpu_before, started = server.cpu_seconds(), time.monotonic()
+    load = run_load(conditions.load_program, spec)
+    server_cpu, elapsed = server.cpu_seconds() - cpu_before, time.monotonic() - started
+    if load.messages == 0:
+        raise BenchError("not one reply fell into the measured time: measure for longer")
+    return {
+        "messages_per_second": load.messages / load.seconds,
+        "p50_us": load.p50_us,
+        "p90_us": load.p90_us,
+        "p99_us": load.p99_us,
+        "p99_9_us": load.p99_9_us,
+        "max_us": load.max_us,
+        "server_us_per_message": server_cpu / max(1, load.messages_total) * 1e6,
+        "server_cpu": server_cpu / elapsed,
+        "load_cpu": load.cpu_seconds / load.seconds,
+    }

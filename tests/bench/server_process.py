@@ -1,0 +1,112 @@
+"""One running server: started, asked for its port and its processor time, and ended.
+
+Signals only the process it started, by its id. The server has a session of its own, so a Ctrl-C
+in the terminal reaches the benchmark alone, which then ends its servers in order.
+"""
+
+import os
+import select
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from tests.bench.errors import BenchError
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+ERROR_TEXT_SIZE = 2000
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class ServerProcess:
+    """A context manager: the server listens on `port` inside the context and is gone after it."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self._name = name
+        self._command = command
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - until _end
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+            self.port = self._read_port(self._process)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all its threads so far, to a clock tick. Raises when it has died."""
+        if self._process is None or self._process.poll() is not None:
+            raise BenchError(self._describe("died while it was measured"))
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        # proc(5): the name, in parentheses, may hold spaces; user and system time are 12 and 13
+        # fields after it.
+        after_name = stat.rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / CLOCK_TICKS
+
+    def explain(self, error: BenchError) -> BenchError:
+        """`error`, with what the server had to say about it."""
+        died = self._process is not None and self._process.poll() is not None
+        return BenchError(self._describe(f"{'died: ' if died else ''}{error}"))
+
+    def _read_port(self, process: subprocess.Popen[bytes]) -> int:
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        deadline = time.monotonic() + START_SECONDS
+        line = b""
+        while not line.endswith(b"\n"):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
+                raise BenchError(self._describe(f"printed no port within {START_SECONDS:g} s"))
+            byte = os.read(descriptor, 1)
+            if not byte:
+                raise BenchError(self._describe("ended before it printed a port"))
+            line += byte
+        try:
+            return int(line)
+        except ValueError:
+            raise BenchError(self._describe(f"printed {line!r} in place of a port")) from None
+
+    def _describe(self, what: str) -> str:
+        # pread, not seek: the server writes at the same file offset.
+        descriptor = self._stderr.fileno()
+        start = max(0, os.fstat(descriptor).st_size - ERROR_TEXT_SIZE)
+        said = os.pread(descriptor, ERROR_TEXT_SIZE, start).decode(errors="replace").strip()
+        return f"server {self._name} {what}" + (f"\nits error output:\n{said}" if said else "")
+
+    def _end(self) -> None:
+        process = self._process
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:  # a second Ctrl-C must not leave the server behind either
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._stderr.close()

@@ -1,0 +1,82 @@
+"""A workload as data: which peers, under which cases, what one sample is and how it is shown.
+
+A workload lives in a module of its own in `tests.bench.workloads`, under the name WORKLOAD.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from tests.bench.peer import Peer
+from tests.bench.processors import Placement
+from tests.bench.server_process import ServerProcess
+
+Sample = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One point of a workload's grid. `size` is the number of bytes of a value."""
+
+    connections: int
+    in_flight: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.connections} connections, {self.in_flight} in flight, {self.size} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every combination of these is a case."""
+
+    connections: tuple[int, ...]
+    in_flight: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(
+            Case(*point) for point in product(self.connections, self.in_flight, self.sizes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is the same for every sample of a run. Durations are in seconds."""
+
+    load_program: Path
+    seconds: float
+    warm_up: float
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one figure of a sample is shown. Past `suspicious_above` a cell is marked."""
+
+    key: str
+    title: str
+    decimals: int = 0
+    suspicious_above: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What to measure, as data.
+
+    `headline` is the figure, more being better, of which ratios to the peer `reference` are
+    taken. `measure` takes one sample of a server that is running and has served nothing yet; its
+    keys are those of `columns`, the headline among them. It raises BenchError when it cannot.
+    `note` goes below the tables, for the reader who wonders what they show.
+    """
+
+    name: str
+    summary: str
+    peers: tuple[Peer, ...]
+    grid: Grid
+    reference: str
+    headline: Column
+    columns: tuple[Column, ...]
+    measure: Callable[[ServerProcess, Case, Conditions], Sample]
+    note: str = ""

@@ -1,0 +1,1 @@
+"""One workload per module, each under the name WORKLOAD."""
