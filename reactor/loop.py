@@ -28,15 +28,13 @@ from typing import Protocol, TypeAlias, TypeVarTuple, Unpack
 
 from reactor.clock import Clock, SystemClock
 from reactor.errors import ForkError, ReactorClosedError, ReentrancyError, WrongThreadError
+from reactor.poller import READ, WRITE, Poller, SelectorPoller, default_poller
 from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.waker import Waker
 
 __all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
 
 logger = logging.getLogger("reactor")
-
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
 
 TICK = 0.001
 """Seconds in a tick of the wheel: what `epoll_wait` can tell apart."""
@@ -65,10 +63,11 @@ class Channel:
     It does not own the descriptor. Made by `Reactor.register`; changed by `modify` and `unregister`.
     """
 
-    __slots__ = ("callback", "events", "fd")
+    __slots__ = ("born", "callback", "events", "fd")
 
-    def __init__(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
+    def __init__(self, fd: int, events: int, callback: Callable[[int], object], born: int) -> None:
         self.fd = fd
+        self.born = born  # the pass in which it was registered
         self.events = events
         """READ, WRITE, both or 0: registered, but not waiting for anything."""
         self.callback = callback
@@ -110,24 +109,26 @@ class Reactor:
     def __init__(
         self, *, selector: selectors.BaseSelector | None = None, clock: Clock | None = None
     ) -> None:
-        self._selector = selectors.DefaultSelector() if selector is None else selector
+        self._poller: Poller = default_poller() if selector is None else SelectorPoller(selector)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._monotonic = self._clock.monotonic
         self._origin = self._monotonic()
         self._wheel = TimingWheel()
         self._channels: dict[int, Channel] = {}
+        self._receive_buffers: dict[int, memoryview] = {}
         self._expired: deque[Timeout] = deque()
         self._at_pass_end: list[Callable[[], object]] = []
         # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
         # which deque documents as safe between threads.
         self._posted: deque[Callable[[], object]] = deque()
         self._waker = Waker()
-        self._selector.register(self._waker.fileno(), READ, None)
+        self._poller.register(self._waker.fileno(), READ)
         # Written by any thread, read by the loop after it has armed the waker: see `stop`.
         self._stop_requested = False
         self._running = False
         self._closed = False
-        self._thread: int | None = None  # the loop's thread, from its first pass on
+        self.thread = 0
+        """The number of the loop's thread from its first pass on; 0 when it has none."""
         self._process = os.getpid()
         self._passes = self._events = self._callbacks = self._fired = 0
         self.pass_time = self._origin
@@ -150,7 +151,7 @@ class Reactor:
         finally:
             self._stop_requested = False
             self._running = False
-            self._thread = None
+            self.thread = 0
 
     def run_once(self, timeout: float | None = None) -> int:
         """Run one pass; wait up to `timeout` seconds for something to do (None: as long as it takes).
@@ -173,7 +174,7 @@ class Reactor:
         if self._running:
             raise ReentrancyError("this reactor runs already; its callbacks must not run it again")
         self._running = True
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
 
     def stop(self) -> None:
         """Have `run` return after the present pass. Any thread, and signal handlers.
@@ -194,7 +195,7 @@ class Reactor:
         if self._running and self._process == os.getpid():
             raise ReentrancyError("stop the reactor before closing it: it is running")
         self._closed = True
-        self._selector.close()
+        self._poller.close()
         self._waker.close()
         self._channels.clear()
         self._posted.clear()
@@ -215,12 +216,7 @@ class Reactor:
         Wait until it is readable or `timeout()` has passed, then call `run_once(0)`. None where the
         system's selector has no descriptor of its own (`select` and `poll`).
         """
-        fileno = getattr(self._selector, "fileno", None)
-        if fileno is None:
-            return None
-        number = fileno()
-        assert isinstance(number, int)
-        return number
+        return self._poller.fileno()
 
     def timeout(self) -> float | None:
         """Seconds that the loop may sleep: 0.0 when something waits, None when nothing is timed."""
@@ -233,28 +229,27 @@ class Reactor:
         return 0.0 if delay <= 0.0 else min(delay, LONGEST_SLEEP)
 
     def _pass(self, timeout: float | None) -> int:
-        ready = self._selector.select(timeout)
+        ready = self._poller.poll(timeout)
         self._waker.disarm()
-        self._passes += 1
+        self._passes = this_pass = self._passes + 1
         self.pass_time = now = self._monotonic()
         try:
             done = 0
-            for key, mask in ready:
-                channel: Channel | None = key.data
+            for fd, mask in ready:
+                # An earlier callback of this pass may have closed the descriptor, whose number may
+                # by now be another channel's, or changed what it waits for: nothing stale gets out.
+                channel = self._channels.get(fd)
                 if channel is None:
-                    self._waker.drain()
-                    continue
-                # An earlier callback of this pass may have changed the interest, or closed the
-                # descriptor, whose number may by now be another channel's.
-                still_ready = mask & channel.events
-                if still_ready:
+                    if fd == self._waker.fileno():
+                        self._waker.drain()
+                elif (still_ready := mask & channel.events) and channel.born != this_pass:
                     done += 1
                     try:
                         channel.callback(still_ready)
                     except Exception:
                         _log_failure(channel.callback)
             self._events += done
-            if len(self._wheel):
+            if self._wheel:
                 self._expired.extend(self._wheel.advance(self._tick_at(now)))
             expired = self._expired
             while expired:
@@ -416,9 +411,9 @@ class Reactor:
             raise ValueError(f"{fileobj!r} is closed, or no descriptor at all ({fd})")
         if fd in self._channels:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
-        channel = Channel(fd, events, callback)
+        channel = Channel(fd, events, callback, self._passes if self._running else -1)
         if events:
-            self._selector.register(fd, events, channel)
+            self._poller.register(fd, events)
         self._channels[fd] = channel
         return channel
 
@@ -433,13 +428,13 @@ class Reactor:
         before, channel.events = channel.events, events
         if before == events:
             return
-        # The selectors module has no notion of an entry that waits for nothing.
+        # Pollers have no notion of a descriptor that waits for nothing.
         if not events:
-            self._selector.unregister(channel.fd)
+            self._poller.unregister(channel.fd)
         elif not before:
-            self._selector.register(channel.fd, events, channel)
+            self._poller.register(channel.fd, events)
         else:
-            self._selector.modify(channel.fd, events, channel)
+            self._poller.modify(channel.fd, events)
 
     def unregister(self, fileobj: FileDescriptorLike) -> None:
         """Forget it: no callback comes any more, in this very pass too. Before closing it, please.
@@ -451,7 +446,7 @@ class Reactor:
         del self._channels[channel.fd]
         if channel.events:
             channel.events = 0
-            self._selector.unregister(channel.fd)
+            self._poller.unregister(channel.fd)
 
     def _channel_of(self, fileobj: FileDescriptorLike) -> Channel:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
@@ -460,16 +455,24 @@ class Reactor:
             raise KeyError(f"{fileobj!r} is not registered")
         return channel
 
+    def receive_buffer(self, size: int) -> memoryview:
+        """A buffer of that many bytes, the same for all who ask for that size: to be emptied before
+        the callback returns that has filled it."""
+        buffer = self._receive_buffers.get(size)
+        if buffer is None:
+            buffer = self._receive_buffers[size] = memoryview(bytearray(size))
+        return buffer
+
     # -- the rest --------------------------------------------------------------------------------
 
     def in_loop_thread(self) -> bool:
         """Whether the caller runs on the loop's thread, inside `run` or `run_once`. Any thread."""
-        return self._running and self._thread == threading.get_ident()
+        return self._running and self.thread == threading.get_ident()
 
     def in_other_thread(self) -> bool:
         """Whether the reactor belongs to another thread than the caller's. Any thread."""
-        thread = self._thread
-        return thread is not None and thread != threading.get_ident()
+        thread = self.thread
+        return thread != 0 and thread != threading.get_ident()
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters. Any thread: each number is right, all together are close."""
@@ -486,7 +489,7 @@ class Reactor:
     def _check(self) -> None:
         if self._closed or self._process != os.getpid():
             self._check_process()
-        if self._thread is not None and self._thread != threading.get_ident():
+        if self.thread and self.thread != threading.get_ident():
             raise WrongThreadError(
                 "this is for the thread that runs the reactor; "
                 "from another one, use call_soon_threadsafe"

@@ -118,6 +118,9 @@ class TimingWheel:
     def __len__(self) -> int:
         return self._count
 
+    def __bool__(self) -> bool:
+        return self._count > 0
+
     def add(self, timeout: Timeout, tick: int) -> None:
         """Have `timeout` handed out by the first `advance` to `tick` or later. O(1).
 

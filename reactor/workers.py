@@ -14,7 +14,7 @@ Its two dangers, and what is done about them:
   the number of drains doubles, up to `worker_size`: blocking handlers spread over all workers within
   a few milliseconds, and stay spread as long as there is work.
 - A result that does not wake the loop could lie there. A worker may leave the loop asleep only until
-  `_quiet_until`, a moment at which the loop is sure to wake by itself; and a drain that ends wakes it.
+  `quiet_until`, a moment at which the loop is sure to wake by itself; and a drain that ends wakes it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ class Job(Protocol):
     """What a worker does."""
 
     def run(self) -> None:
-        """On a worker. Must not raise; posts its results to the reactor itself."""
+        """On a worker. Must not raise."""
+
+    def collect(self) -> None:
+        """On the loop's thread, while it runs or later: take the results that there are so far."""
+
+    def finish(self) -> None:
+        """On the loop's thread, once, after `run`."""
 
     def refuse(self, error: BaseException) -> None:
         """On the loop's thread, instead of `run`, when no worker can be had any more."""
@@ -76,14 +82,15 @@ class WorkerPool:
         self._ready: deque[Job] = deque()
         self._lock = threading.Lock()
         self._drains = 0  # under the lock: submitted and not ended
-        # Threads inside a drain. Under the lock when written; `in` needs no more than dict promises.
-        self._threads: dict[int, None] = {}
+        # Threads inside a drain, with the job in hand. Keys come and go under the lock; each thread
+        # sets its own value; whether a thread is among them, it can ask without the lock.
+        self._running: dict[int, Job | None] = {}
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.
         self._taken_at = 0.0
-        # Written by the loop, read by the drains: see `notify`. A stale value is an older one, which
-        # costs a wake-up.
-        self._quiet_until = 0.0
+        self.quiet_until = 0.0
+        """Monotonic seconds until which a result need not wake the loop: it will look by itself.
+        Written by the loop, read by the drains. A stale value is an older one: it costs a wake-up."""
         self._watching = False  # the loop's thread: `_watch` is in the wheel
         self._submit_asked = False  # the loop's thread: `_submit` will run at the end of this pass
 
@@ -102,7 +109,7 @@ class WorkerPool:
     def _submit(self) -> None:
         self._submit_asked = False
         now = self._monotonic()
-        self._quiet_until = now + PATIENCE
+        self.quiet_until = now + PATIENCE
         if not self._watching:
             self._watching = True
             self._reactor.call_later(PATIENCE, self._watch)
@@ -116,6 +123,11 @@ class WorkerPool:
     def _watch(self) -> None:
         """A millisecond has passed since work was queued: is it going on?"""
         self._watching = False
+        with self._lock:
+            running = list(self._running.values())
+        for job in running:
+            if job is not None:
+                job.collect()
         if not self._ready:
             return
         now = self._monotonic()
@@ -126,7 +138,7 @@ class WorkerPool:
         if drains >= self._worker_size:
             return  # all workers are taken; what they finish from now on wakes the loop at once
         self._watching = True
-        self._quiet_until = now + PATIENCE
+        self.quiet_until = now + PATIENCE
         self._reactor.call_later(PATIENCE, self._watch)
 
     def _start(self, wanted: int) -> None:
@@ -159,9 +171,9 @@ class WorkerPool:
     def _drain(self) -> None:
         thread = threading.get_ident()
         with self._lock:
-            self._threads[thread] = None
-        ready = self._ready
-        monotonic = self._monotonic
+            self._running[thread] = None
+        ready, running, monotonic = self._ready, self._running, self._monotonic
+        post = self._reactor.post
         while True:
             try:
                 job = ready.popleft()
@@ -172,17 +184,19 @@ class WorkerPool:
                     if ready:
                         continue
                     self._drains -= 1
-                    del self._threads[thread]
+                    del running[thread]
                 break
-            self._taken_at = monotonic()
+            self._taken_at = now = monotonic()
+            if now >= self.quiet_until:
+                self._reactor.wake()  # for what the job before has left
+            running[thread] = job
             job.run()
-            if monotonic() >= self._quiet_until:
-                self._reactor.wake()
+            post(job.finish)
         self._reactor.wake()
 
     def on_worker(self) -> bool:
         """Whether the calling thread is inside a job of this pool. Any thread."""
-        return threading.get_ident() in self._threads
+        return threading.get_ident() in self._running
 
     def notify(self) -> None:
         """Something was posted to the reactor: wake it, unless it is sure to look soon. Any thread.
@@ -190,7 +204,7 @@ class WorkerPool:
         A worker's result waits for the end of its drain, or for the loop's own next look, whichever
         comes first; that is less than PATIENCE, plus what the selector rounds up.
         """
-        if threading.get_ident() in self._threads and self._monotonic() < self._quiet_until:
+        if threading.get_ident() in self._running and self._monotonic() < self.quiet_until:
             return
         self._reactor.wake()
 

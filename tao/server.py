@@ -456,7 +456,7 @@ class Server:
 
 
 def _check_count(name: str, value: int, what: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise TypeError(f"{name} is the number of {what}: an int, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} is the number of {what}: it must be at least 1, not {value}")

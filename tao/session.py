@@ -113,27 +113,33 @@ class Session(Generic[C]):
     __slots__ = (
         "_backlog",
         "_batch",
-        "_batch_done",
         "_callbacks",
         "_cancelled",
         "_closed_with",
         "_codec",
+        "_collected",
         "_connection",
         "_decoded_by",
         "_handler_thread",
         "_inbox",
         "_input",
         "_interrupted",
+        "_left",
         "_lock",
+        "_monotonic",
         "_on_gone",
         "_on_message",
         "_on_open",
         "_opened",
         "_options",
+        "_output_high",
         "_pool",
         "_reactor",
         "_registry",
+        "_replies",
+        "_room",
         "_unhandled",
+        "_written",
         "conn",
         "local_address",
         "net_id",
@@ -163,10 +169,13 @@ class Session(Generic[C]):
         self.remote_address: Any = None  # written once, when it opens
         self.local_address: Any = None
         self._reactor = reactor
+        self._monotonic = reactor.clock.monotonic
         self._pool = pool
         self._registry = registry
         self._callbacks = callbacks
         self._options = options
+        self._room = options.buffer_size
+        self._output_high = options.connection.output.high
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
@@ -187,10 +196,16 @@ class Session(Generic[C]):
         self._unhandled = 0
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
-        # A batch is the worker's from the pool's `submit` until it posts `_handle_batch_done`; None:
-        # none is out. The queues in between hand it over, and all that was written before.
+        # A batch is the worker's from the pool's `submit` until the loop calls `finish`; None: none
+        # is out. The queues in between hand it over, and all that was written before. The worker
+        # writes `_left` for `finish` to read.
         self._batch: list[Item] | None = None
-        self._batch_done = 0
+        self._left = 0
+        # What the handlers in hand have written, returned or not, and its size in bytes: on the
+        # thread that runs them. The loop collects a batch's from time to time.
+        self._replies: list[bytes] = []
+        self._written = 0
+        self._collected = 0  # the loop's thread: of `_replies`, how many it has
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
@@ -199,31 +214,19 @@ class Session(Generic[C]):
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
     def handle_data(self, data: bytes) -> None:
-        """Bytes came. The loop's thread."""
-        if self._codec is not self._decoded_by:
-            # What was read before these, and not handled, is the new codec's too: `_advance` will
-            # see to it when the handler that has changed it returns.
-            self._input.append(data)
-            self._backlog = True
-            self._after_decode()
-            return
-        if self._input.size:
-            joined = self._input.join(data)
+        """Bytes came: make messages of them, and run inline handlers at once. The loop's thread."""
+        codec = self._codec
+        if self._input.size or codec is not self._decoded_by:
+            joined = self._join_input(data)
             if joined is None:
                 return
             data = joined
-        self._decode(data)
-
-    def _decode(self, data: bytes) -> None:
-        """Make messages of `data`. Run inline handlers at once, if nothing waits before them."""
-        connection, conn, inbox, codec = self._connection, self.conn, self._inbox, self._codec
-        find, encode, replies = self._registry.find, codec.encode, connection.replies
-        room = self._options.buffer_size
-        output_left = self._options.connection.output.high
+        conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
+        self._replies = replies = []
+        self._written = start = end = 0
         waiting = bool(inbox) or self._batch is not None
-        start = end = 0
         whole = False  # whether what is left over begins with a whole frame
-        self._handler_thread = threading.get_ident()
+        self._handler_thread = self._reactor.thread
         try:
             for number, value, end in codec.decode(data):
                 try:
@@ -243,23 +246,20 @@ class Session(Generic[C]):
                         inbox.append((handler, entry.inline, message, data, start, end))
                         waiting = True
                         start = end
-                        if len(inbox) < room:
+                        if len(inbox) < self._room:
                             continue
                         whole = True
                         break
                     reply = handler(Context(message, self), conn)
                     if reply is not None:
                         frame = encode(reply)
-                        if connection.outbox_size:
-                            self._write(frame, draining=True)  # behind what the handler has written
-                        else:
-                            replies.append(frame)
-                        output_left -= len(frame)
+                        replies.append(frame)
+                        self._written += len(frame)
                 except (Exception, SystemExit) as error:
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
                 start = end
-                if self._interrupted or output_left < 0:
+                if self._interrupted or self._written > self._output_high:
                     whole = True
                     break
         except Exception as error:
@@ -267,52 +267,81 @@ class Session(Generic[C]):
             self._fail_stream(error, data[start:])
             end = len(data)
         self._handler_thread = 0
+        if replies:
+            self._connection.send(replies)
         if end < len(data):
             self._keep(data[end:], whole)
         elif not inbox and not self._interrupted:
-            return  # all was handled inline, the usual case of a server that has only such handlers
+            return  # all was handled inline: the usual case of a server that has only such handlers
         self._after_decode()
 
     def run(self) -> None:
         """Handle the batch. On a worker; one worker at a time has a session."""
-        batch = self._batch
+        batch, replies = self._batch, self._replies
         assert batch is not None
-        connection, conn, encode = self._connection, self.conn, self._decoded_by.encode
-        done = 0
+        conn, encode, pool = self.conn, self._decoded_by.encode, self._pool
+        monotonic = self._monotonic
+        left = len(batch)
         self._handler_thread = threading.get_ident()
         for handler, inline, message, _, _, _ in batch:
             if inline:
                 break  # the loop's, when its turn comes
-            done += 1
+            left -= 1
             try:
                 reply = handler(Context(message, self), conn)
                 if reply is not None:
-                    result = connection.write(encode(reply), draining=True)
-                    if result is WriteResult.CLOSED:
-                        break  # there is nobody to answer; on_close will say so
-                    if result is not WriteResult.ACCEPTED:
-                        self._check(result)
-                        break  # above the high watermark: the peer shall read before it gets more
+                    frame = encode(reply)
+                    replies.append(frame)
+                    self._written += len(frame)
             except BaseException as error:
                 self._report(error, self._options.close_on_error)
-            if self._interrupted:
-                break
+            if left:
+                if self._interrupted or self._written > self._output_high:
+                    break  # in the second case the peer shall read before it gets more
+                if monotonic() >= pool.quiet_until:
+                    self._announce()  # the next handler may block
         self._handler_thread = 0
-        self._batch_done = done
-        self._reactor.post(self._handle_batch_done)
+        self._left = left
 
-    # -- the inbox: whose turn it is -------------------------------------------------------------
+    def collect(self) -> None:
+        """Send what the batch has brought so far. The loop's thread.
 
-    def _handle_batch_done(self) -> None:
+        The worker only appends to the list, and the loop only reads what it finds in it: neither ever
+        takes anything out.
+        """
+        if self._batch is not None:
+            count = len(self._replies)
+            if count > self._collected:
+                replies = self._replies[self._collected : count]
+                self._collected = count
+                self._connection.send(replies)
+
+    def finish(self) -> None:
+        """The batch has been handled. The loop's thread."""
+        replies = self._replies
+        if replies:
+            if self._collected:
+                self.collect()
+            else:
+                self._connection.send(replies)
         batch, self._batch = self._batch, None
-        assert batch is not None
-        if self._batch_done < len(batch):
-            self._inbox[:0] = batch[self._batch_done :]
-        elif not (self._inbox or self._input.size or self._interrupted or self._closed_with) and (
-            self._connection.state is ConnectionState.OPEN and not self._connection.paused
+        if self._left:
+            assert batch is not None
+            self._inbox[:0] = batch[-self._left :]
+        elif not (self._inbox or self._input.size or self._interrupted) and (
+            self._connection.undisturbed
         ):
             return  # the usual case: nothing has come in the meantime
         self._advance()
+
+    # -- the inbox: whose turn it is -------------------------------------------------------------
+
+    def _submit(self) -> None:
+        """Give all that waits to a worker, as one batch."""
+        self._batch, self._inbox = self._inbox, []
+        self._replies = []
+        self._written = self._collected = 0
+        self._pool.submit(self)
 
     def _advance(self) -> None:
         """Let go on whatever can. For when something has come free. The loop's thread."""
@@ -338,9 +367,7 @@ class Session(Generic[C]):
                 self._run_inline(self._inbox.pop(0))
             if self._backlog and not self._inbox:
                 self._backlog = False
-                self._decode(self._input.take())
-                if self._connection.replies:
-                    self._connection.send_replies()
+                self.handle_data(self._input.take())
         self._after_decode()
         self._connection.check_drained()
 
@@ -351,27 +378,37 @@ class Session(Generic[C]):
                 self._submit()
             elif self._inbox or self._backlog or self._interrupted:
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
-        if self._backlog or len(self._inbox) >= self._options.buffer_size:
+        if self._backlog or len(self._inbox) >= self._room:
             self._connection.pause_reading(Pause.WORK)
         elif self._connection.paused & Pause.WORK:
             self._connection.resume_reading(Pause.WORK)
 
-    def _submit(self) -> None:
-        self._batch, self._inbox = self._inbox, []
-        self._pool.submit(self)
-
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
-        self._handler_thread = threading.get_ident()
+        self._replies, self._written = [], 0
+        self._handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
             if reply is not None:
-                self._write(self._decoded_by.encode(reply), draining=True)
+                self._replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
         finally:
             self._handler_thread = 0
+        if self._replies:
+            self._connection.send(self._replies)
+
+    def _join_input(self, data: bytes) -> bytes | None:
+        """Behind what is kept; None as long as there is no use in looking at it."""
+        if self._codec is self._decoded_by:
+            return self._input.join(data)
+        # What was read before these, and not handled, is the new codec's too: `_advance` will see to
+        # it when the handler that has changed it returns.
+        self._input.append(data)
+        self._backlog = True
+        self._after_decode()
+        return None
 
     def _keep(self, data: bytes, whole: bool) -> None:
         """Put back what cannot be decoded yet: for want of bytes, or, if it is whole, of room."""
@@ -539,7 +576,7 @@ class Session(Generic[C]):
         clock = self._reactor.clock
         return clock.unix() - (clock.monotonic() - self._connection.last_received)
 
-    def on_loop(self, function: Callable[[Pause], object], argument: Pause) -> None:
+    def on_loop(self, function: Callable[[int], object], argument: int) -> None:
         """Call a method of the connection's on the loop's thread: now, if this is it."""
         if self._reactor.in_loop_thread():
             function(argument)
@@ -552,26 +589,42 @@ class Session(Generic[C]):
 
     def write_frame(self, frame: bytes) -> bool:
         """Queue what is encoded already: a broadcast encodes once."""
-        return self._write(
-            frame,
-            # Written by the handler in hand, it belongs to what is seen through.
-            draining=self._handler_thread == threading.get_ident()
-            and self._connection.cause in _SEEN_THROUGH,
-        )
-
-    def _write(self, frame: bytes, *, draining: bool) -> bool:
-        return self._check(self._connection.write(frame, draining=draining))
-
-    def _check(self, result: WriteResult) -> bool:
+        if self._handler_thread == threading.get_ident():
+            return self._write_own(frame)
+        result = self._connection.write(frame)
         if result is WriteResult.ACCEPTED:
             return True
         if result is WriteResult.ABOVE_HIGH:
             return False
-        if result is WriteResult.CLOSED:
-            raise ConnectionClosedError(
-                f"{self.conn} is {self._connection.state}: nothing was queued"
-            )
-        raise WouldBlockError(
+        raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
+
+    def _write_own(self, frame: bytes) -> bool:
+        """By the handler in hand: in line with the replies of those before it."""
+        connection = self._connection
+        state = connection.state
+        if state is not ConnectionState.OPEN and (
+            state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
+        ):
+            raise self._closed_error()
+        pending = connection.pending + self._written + len(frame)
+        if pending > self._options.connection.output_limit:
+            raise self._full_error()
+        self._replies.append(frame)
+        self._written += len(frame)
+        if self._batch is not None and self._monotonic() >= self._pool.quiet_until:
+            self._announce()
+        return pending <= self._output_high
+
+    def _announce(self) -> None:
+        """On a worker: have the loop collect what there is."""
+        self._reactor.post(self.collect)
+        self._reactor.wake()
+
+    def _closed_error(self) -> ConnectionClosedError:
+        return ConnectionClosedError(f"{self.conn} is closing or closed: nothing was queued")
+
+    def _full_error(self) -> WouldBlockError:
+        return WouldBlockError(
             f"{self._connection.pending} bytes wait to be sent on {self.conn}, and the limit is "
             f"{self._options.connection.output_limit}: nothing was queued"
         )
