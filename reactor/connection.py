@@ -134,6 +134,7 @@ class Connection:
         "_deadline",
         "_error",
         "_flush_posted",
+        "_handle_data",
         "_handler",
         "_in_flight",
         "_lock",
@@ -159,6 +160,7 @@ class Connection:
     ) -> None:
         self._reactor = reactor
         self._handler = handler
+        self._handle_data = handler.handle_data
         self._options = options
         self._notify = reactor.wake if notify is None else notify
         self._lock = threading.Lock()
@@ -281,36 +283,40 @@ class Connection:
     # -- the hot path: receive, hand up, send ----------------------------------------------------
 
     def _handle_ready(self, ready: int) -> None:
+        if ready == READ and self._machine.state is _OPEN:
+            # One frame for all of this, try blocks without cost: it is run for every segment.
+            sock, buffer = self._socket, self._buffer
+            assert sock is not None
+            try:
+                size = sock.recv_into(buffer)
+                if size:
+                    self.last_received = self._reactor.pass_time
+                    self._handle_data(buffer[:size].tobytes())
+                else:
+                    self._handle_peer_fin()
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self.fail(error)
+            except Exception as error:
+                self._handle_defect(error)
+            return
         try:
-            if ready & READ:
-                if self._machine.state is _OPEN:
-                    self._receive()
-                elif self._machine.state is _LINGERING:
-                    self._receive_nothing()
-            if ready & WRITE and self._machine.state is not _CLOSED:
+            if ready & WRITE and self._machine.state in _SENDING:
                 self._flush()
                 self._after_send()
+            if ready & READ:
+                if self._machine.state is _OPEN:
+                    self._handle_ready(READ)
+                elif self._machine.state is _LINGERING:
+                    self._receive_nothing()
         except Exception as error:
-            # Ours or the handler's: whichever it is, it is this connection that pays.
-            logger.exception("%r failed", self)
-            self.fail(error)
+            self._handle_defect(error)
 
-    def _receive(self) -> None:
-        sock = self._socket
-        assert sock is not None
-        buffer = self._buffer
-        try:
-            size = sock.recv_into(buffer)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.fail(error)
-            return
-        if not size:
-            self._handle_peer_fin()
-            return
-        self.last_received = self._reactor.pass_time
-        self._handler.handle_data(bytes(buffer[:size]))
+    def _handle_defect(self, error: Exception) -> None:
+        """Ours, or the handler's: whichever it is, it is this connection that pays."""
+        logger.exception("%r failed", self)
+        self.fail(error)
 
     def send(self, frames: list[bytes]) -> None:
         """Send now, in one piece, behind what is queued. The loop's thread; not for an empty list.

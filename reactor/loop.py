@@ -122,7 +122,8 @@ class Reactor:
         # which deque documents as safe between threads.
         self._posted: deque[Callable[[], object]] = deque()
         self._waker = Waker()
-        self._poller.register(self._waker.fileno(), READ)
+        self._waker_fd = self._waker.fileno()
+        self._poller.register(self._waker_fd, READ)
         # Written by any thread, read by the loop after it has armed the waker: see `stop`.
         self._stop_requested = False
         self._running = False
@@ -235,17 +236,20 @@ class Reactor:
         self.pass_time = now = self._monotonic()
         try:
             done = 0
+            find = self._channels.get
             for fd, mask in ready:
                 # An earlier callback of this pass may have closed the descriptor, whose number may
                 # by now be another channel's, or changed what it waits for: nothing stale gets out.
-                channel = self._channels.get(fd)
+                channel = find(fd)
                 if channel is None:
-                    if fd == self._waker.fileno():
+                    if fd == self._waker_fd:
                         self._waker.drain()
-                elif (still_ready := mask & channel.events) and channel.born != this_pass:
+                    continue
+                mask &= channel.events  # noqa: PLW2901
+                if mask and channel.born != this_pass:
                     done += 1
                     try:
-                        channel.callback(still_ready)
+                        channel.callback(mask)
                     except Exception:
                         _log_failure(channel.callback)
             self._events += done

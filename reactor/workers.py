@@ -36,6 +36,11 @@ PATIENCE = 0.001
 handlers that only compute; more shows in the latency of what waits behind one that sleeps."""
 
 
+PARKING = 0.05
+"""Seconds that a drain waits for more work before it gives its thread back. Calling a parked one costs a
+twentieth of a `submit`, which would otherwise be paid in every pass of a busy loop."""
+
+
 class Job(Protocol):
     """What a worker does."""
 
@@ -82,6 +87,10 @@ class WorkerPool:
         self._ready: deque[Job] = deque()
         self._lock = threading.Lock()
         self._drains = 0  # under the lock: submitted and not ended
+        self._parked = False  # under the lock: one of them waits for `_call`, and nobody has called
+        self._shut_down = False  # under the lock
+        self._call = threading.Lock()  # released by who clears `_parked`; taken by the parked drain
+        self._call.acquire()
         # Threads inside a drain, with the job in hand. Keys come and go under the lock; each thread
         # sets its own value; whether a thread is among them, it can ask without the lock.
         self._running: dict[int, Job | None] = {}
@@ -114,8 +123,11 @@ class WorkerPool:
             self._watching = True
             self._reactor.call_later(PATIENCE, self._watch)
         with self._lock:
+            parked, self._parked = self._parked, False
             drains = self._drains
-        if drains == 0:
+        if parked:
+            self._call.release()
+        elif drains == 0:
             self._start(1)
         elif now - self._taken_at > PATIENCE:
             self._start(1)  # all drains are inside a job that takes its time
@@ -178,21 +190,45 @@ class WorkerPool:
             try:
                 job = ready.popleft()
             except IndexError:
-                # Looked at again under the lock under which `_submit` counts the drains: a job that
-                # was queued in between is either seen here or brings a drain of its own.
-                with self._lock:
-                    if ready:
-                        continue
-                    self._drains -= 1
-                    del running[thread]
-                break
+                if self._park(thread):
+                    continue
+                return
             self._taken_at = now = monotonic()
             if now >= self.quiet_until:
                 self._reactor.wake()  # for what the job before has left
             running[thread] = job
             job.run()
             post(job.finish)
+
+    def _park(self, thread: int) -> bool:
+        """The queue is empty: wait a moment for more. False when the drain is to end, and counted so.
+
+        The queue is looked at again under the lock under which `_submit` looks for a drain: a job that
+        was queued in between is either seen here or finds this drain parked, or brings one of its own.
+        """
+        with self._lock:
+            if self._ready:
+                return True
+            self._running[thread] = None
+            park = not self._parked and not self._shut_down  # there is room for one
+            if park:
+                self._parked = True
+            else:
+                self._drains -= 1
+                del self._running[thread]
         self._reactor.wake()
+        if not park:
+            return False
+        if self._call.acquire(timeout=PARKING):
+            return True
+        with self._lock:
+            if self._parked:
+                self._parked = False
+                self._drains -= 1
+                del self._running[thread]
+                return False
+        self._call.acquire()  # called in the last moment: it is released, or about to be
+        return True
 
     def on_worker(self) -> bool:
         """Whether the calling thread is inside a job of this pool. Any thread."""
@@ -213,8 +249,13 @@ class WorkerPool:
     def shutdown(self, *, wait: bool = True) -> None:
         """End the threads, if they are the pool's; with `wait`, return when they have ended.
 
-        Any thread but a worker's. Jobs that run are not interrupted.
+        Any thread but a worker's. Jobs that run are not interrupted, and queued ones are still run.
         """
+        with self._lock:
+            self._shut_down = True
+            parked, self._parked = self._parked, False
+        if parked:
+            self._call.release()
         if self._owns_executor:
             self._executor.shutdown(wait=wait)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tao.codec import check_number
 from tao.context import Context
+from tao.errors import FrameTooLargeError
 from tao.interfaces import WriteCloser
 from tao.message import HEARTBEAT, HeartBeatMessage, Message
 
@@ -85,6 +86,8 @@ class MessageRegistry:
             raise ValueError("inline=True needs a handler to run inline")
         if max_size is not None and max_size < 0:
             raise ValueError(f"max_size must be a number of bytes, not {max_size!r}")
+        if max_size is not None:
+            deserialize = _bounded(number, deserialize, max_size)
         entry = Entry(number, deserialize, handler, inline, max_size)
         # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
         if number == HEARTBEAT and self._entries[HEARTBEAT].handler is _ignore:
@@ -129,6 +132,17 @@ class MessageRegistry:
 
 def _ignore(_context: Context[HeartBeatMessage], _conn: WriteCloser) -> None:
     """A heartbeat has done its work by arriving."""
+
+
+def _bounded(number: int, deserialize: Callable[[bytes], M], limit: int) -> Callable[[bytes], M]:
+    """`deserialize` for values up to a limit. Most have none, and pay nothing for it."""
+
+    def bounded(value: bytes) -> M:
+        if len(value) > limit:
+            raise FrameTooLargeError(len(value), limit, f"a value of message number {number}")
+        return deserialize(value)
+
+    return bounded
 
 
 default_registry = MessageRegistry()

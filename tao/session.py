@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from reactor import (
     CloseCause,
@@ -45,7 +45,7 @@ from tao.errors import (
 )
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
-from tao.registry import Entry, Handler, MessageRegistry
+from tao.registry import Handler, MessageRegistry
 from tao.timers import ConnectionTimers
 
 __all__ = ["Callbacks", "Session", "SessionOptions"]
@@ -222,26 +222,24 @@ class Session(Generic[C]):
                 return
             data = joined
         conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
-        self._replies = replies = []
-        self._written = start = end = 0
-        waiting = bool(inbox) or self._batch is not None
+        start = end = written = 0
+        output_high = self._output_high
         whole = False  # whether what is left over begins with a whole frame
-        self._handler_thread = self._reactor.thread
+        replies: list[bytes] = []
+        alone = self._batch is None and not inbox
+        if alone:  # else these three may be the worker's, and no handler is run in here
+            self._replies, self._written, self._handler_thread = replies, 0, self._reactor.thread
+        waiting = not alone
         try:
             for number, value, end in codec.decode(data):
                 try:
                     entry = find(number)
                     if entry is None:
                         raise UndefinedMessageError(number)
-                    if entry.max_size is not None and len(value) > entry.max_size:
-                        raise _too_large(entry, len(value))
                     message = entry.deserialize(value)
-                    handler = entry.handler or self._on_message
+                    handler = entry.handler
                     if handler is None:
-                        raise NotRegisteredError(
-                            f"message number {number} is registered without a handler, "
-                            f"and there is no on_message"
-                        )
+                        handler = self._on_message or self._no_handler(number)
                     if waiting or not entry.inline:
                         inbox.append((handler, entry.inline, message, data, start, end))
                         waiting = True
@@ -254,25 +252,30 @@ class Session(Generic[C]):
                     if reply is not None:
                         frame = encode(reply)
                         replies.append(frame)
-                        self._written += len(frame)
+                        written += len(frame)
                 except (Exception, SystemExit) as error:
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
                 start = end
-                if self._interrupted or self._written > self._output_high:
+                if self._interrupted or written > output_high:
                     whole = True
                     break
         except Exception as error:
             # The codec cannot go on. In its turn: what came before is handled and answered.
             self._fail_stream(error, data[start:])
             end = len(data)
-        self._handler_thread = 0
-        if replies:
-            self._connection.send(replies)
+        if alone:
+            self._handler_thread = 0
+            if replies:
+                self._connection.send(replies)
         if end < len(data):
             self._keep(data[end:], whole)
-        elif not inbox and not self._interrupted:
-            return  # all was handled inline: the usual case of a server that has only such handlers
+        elif not self._interrupted:
+            if not inbox:
+                return  # all was handled inline: the usual case of a server with such handlers
+            if alone and not inbox[0][1] and self._connection.undisturbed:
+                self._submit()  # the usual case of one with pooled handlers
+                return
         self._after_decode()
 
     def run(self) -> None:
@@ -420,7 +423,9 @@ class Session(Generic[C]):
             entry = self._registry.find(number)
             if entry is not None and entry.max_size is not None and value_size > entry.max_size:
                 # Refused from its header: its value is never waited for.
-                error = _too_large(entry, value_size)
+                error = FrameTooLargeError(
+                    value_size, entry.max_size, f"a value of message number {number}"
+                )
                 self._fail_stream(error, data)
                 return
         self._backlog = whole
@@ -542,6 +547,11 @@ class Session(Generic[C]):
         self.timers.end()
         self._wake_waiting()
         self._advance()
+
+    def _no_handler(self, number: int) -> NoReturn:
+        raise NotRegisteredError(
+            f"message number {number} is registered without a handler, and there is no on_message"
+        )
 
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
@@ -682,11 +692,6 @@ class Session(Generic[C]):
         with self._lock:
             if self._cancelled is not None:
                 self._cancelled.set()
-
-
-def _too_large(entry: Entry, size: int) -> FrameTooLargeError:
-    assert entry.max_size is not None
-    return FrameTooLargeError(size, entry.max_size, f"a value of message number {entry.number}")
 
 
 def _handler_of(on_message: Callable[[Any, C], object] | None, conn: C) -> Handler[Any] | None:

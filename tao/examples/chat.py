@@ -1,0 +1,197 @@
+"""A chat room: what one client says, all the others hear.
+
+One kind of message: number 1, its value the text in UTF-8. The server passes it on; who speaks is
+part of the text. Read in this order: ChatMessage, make_server, run_client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tao import (
+    ClientConn,
+    CloseCause,
+    CloseReason,
+    ConnectionClosedError,
+    Context,
+    MessageRegistry,
+    Server,
+    ServerConn,
+    TaoError,
+    WouldBlockError,
+    WriteCloser,
+)
+from tao.examples import _common
+from tao.examples._common import say
+
+COMMANDS = {
+    "server": "the room (the default)",
+    "client": "sends each line you type; ends on `bye` or at the end of the input",
+    "demo": "a server and three clients in this one process; ends by itself",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """A message is any class with a number and a `serialize`; reading it back is `deserialize`."""
+
+    text: str
+    message_number: ClassVar[int] = 1
+
+    def serialize(self) -> bytes:
+        """The value, without the header: that is the codec's."""
+        return self.text.encode()
+
+    @classmethod
+    def deserialize(cls, data: bytes) -> ChatMessage:
+        """Raises UnicodeDecodeError for what is no UTF-8: it costs the sender the connection."""
+        return cls(data.decode())
+
+
+def make_server(*, log: bool = True) -> Server:
+    """A server in whose room nobody is yet. With `log` it prints who comes and goes."""
+    registry = MessageRegistry()
+
+    def on_connect(conn: ServerConn) -> None:
+        say(f"+ {conn.name} has come")
+
+    def on_close(conn: ServerConn, reason: CloseReason) -> None:
+        say(f"- {conn.name} has left: {reason}")
+
+    server = Server(
+        registry=registry,
+        on_connect=on_connect if log else None,
+        on_close=on_close if log else None,
+    )
+
+    @registry.handler(ChatMessage)
+    def pass_on(ctx: Context[ChatMessage], conn: WriteCloser) -> None:
+        # One client's messages come here one at a time and in order; other clients' at the same
+        # time, on other workers. `write` only queues, so nobody waits for a slow reader.
+        for other in server.connections():
+            if other.net_id == conn.net_id:
+                continue
+            try:
+                other.write(ctx.message)
+            except (ConnectionClosedError, WouldBlockError):
+                pass  # it is leaving, or has stopped reading: no reason to fail the one who speaks
+
+    return server
+
+
+def run_server(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    return _common.serve(make_server(), options, "chat")
+
+
+def run_client(options: argparse.Namespace) -> int:
+    """Talk and listen at the same time: each on a thread of its own."""
+    registry = MessageRegistry()
+
+    @registry.handler(ChatMessage)
+    def hear(ctx: Context[ChatMessage], _conn: WriteCloser) -> None:
+        say(ctx.message.text)
+
+    prefix = f"{options.name}: " if options.name else ""
+    try:
+        with ClientConn((options.host, options.port), registry=registry) as client:
+            say(f"Connected to {client.name}. Type; `bye` ends.")
+            # A daemon: should the server go first, the program ends though nobody types anything.
+            threading.Thread(target=talk, args=(client, prefix), daemon=True).start()
+            reason = client.wait_closed()
+    except KeyboardInterrupt:
+        reason = None  # leaving the `with` block has closed the connection
+    if reason is None or reason.cause is CloseCause.CLOSED:
+        say("Goodbye.")
+        return 0
+    say(f"The connection is over: {reason}.")
+    return 0 if reason.clean else 1
+
+
+def talk(client: ClientConn, prefix: str) -> None:
+    """Send each line that is typed, then close: what was sent before that still arrives."""
+    try:
+        for line in _common.typed_lines():
+            if line == "bye":
+                break
+            if not client.write(ChatMessage(prefix + line)):
+                time.sleep(0.05)  # the server is slow: let it catch up before piling up more
+    except ConnectionClosedError:
+        pass  # the server was first, and run_client says so
+    except TaoError as error:
+        say(f"Not sent: {error}.")
+    finally:
+        client.close()
+
+
+def run_demo(_options: argparse.Namespace) -> int:
+    """A conversation over real sockets, in one process."""
+    server = make_server(log=False)
+    conversation = [
+        ("Ann", "Hello! Is anybody here?"),
+        ("Bob", "I am. Hello, Ann."),
+        ("Eve", "So am I: nothing said here is private."),
+        ("Ann", "Grüß Gott, Eve. UTF-8 works, then."),
+        ("Bob", "See you tomorrow."),
+    ]
+    with server.running(("127.0.0.1", 0)) as address:
+        say(f"The chat server listens on {_common.where(address)}.")
+        guests = {name: Guest(name, address) for name in ("Ann", "Bob", "Eve")}
+        _wait_until_in_the_room(guests)
+        for name, text in conversation:
+            say(f"{name} says: {text}")
+            guests[name].say(text)
+            for other in guests.values():
+                if other.name != name:
+                    say(f"    {other.name} hears: {other.heard.get(timeout=10.0)}")
+        for guest in guests.values():
+            guest.leave()
+        say(f"All have left; {server.connection_count} connections remain.")
+    say("The server has stopped.")
+    return 0
+
+
+class Guest:
+    """A client without a terminal: what it hears goes into a queue."""
+
+    def __init__(self, name: str, address: tuple[str, int]) -> None:
+        self.name = name
+        self.heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+        registry = MessageRegistry()
+
+        @registry.handler(ChatMessage)
+        def hear(ctx: Context[ChatMessage], _conn: WriteCloser) -> None:
+            self.heard.put(ctx.message.text)
+
+        self._client = ClientConn(address, registry=registry)
+        self._client.start()
+
+    def say(self, text: str) -> None:
+        """To all the others."""
+        self._client.write(ChatMessage(f"{self.name}: {text}"))
+
+    def leave(self) -> None:
+        """Close, and wait until it is over."""
+        self._client.close()
+        self._client.wait_closed()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = _common.command_line(
+        "chat", "A chat room: what one client says, all the others hear.", COMMANDS
+    )
+    parser.add_argument("--name", help="client: put NAME and a colon before each line")
+    commands = {"server": run_server, "client": run_client, "demo": run_demo}
+    return _common.run(parser, commands, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
