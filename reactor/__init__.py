@@ -23,6 +23,7 @@ from reactor.errors import (
 from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
 from reactor.timing_wheel import Timeout, TimingWheel
+from reactor.tls import TlsStream, TlsTruncationError
 from reactor.waker import Waker
 from reactor.workers import Job, WorkerPool
 
@@ -56,6 +57,8 @@ __all__ = [
     "SystemClock",
     "Timeout",
     "TimingWheel",
+    "TlsStream",
+    "TlsTruncationError",
     "Waker",
     "Watermark",
     "WorkerPool",

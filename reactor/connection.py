@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import logging
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from reactor.close_reason import CloseCause, CloseReason
 from reactor.loop import READ, WRITE, Channel, Reactor
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.timing_wheel import Timeout
+from reactor.tls import TlsStream, TlsTruncationError
 
 __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
 
@@ -87,6 +89,8 @@ class ConnectionOptions:
     """How long a closing connection may take to finish its handlers and send its bytes."""
     linger_timeout: float = 2.0
     """How long to wait for the peer's FIN after our own."""
+    handshake_timeout: float = 10.0
+    """How long the TLS handshake may take, from the first packet to the last."""
 
     def __post_init__(self) -> None:
         if self.output_limit < self.output.high:
@@ -94,7 +98,7 @@ class ConnectionOptions:
                 f"output_limit ({self.output_limit}) must not be below "
                 f"the high watermark ({self.output.high})"
             )
-        for name in ("drain_timeout", "linger_timeout"):
+        for name in ("drain_timeout", "linger_timeout", "handshake_timeout"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be a number of seconds, not {getattr(self, name)!r}")
 
@@ -146,7 +150,9 @@ class Connection:
         "_queue",
         "_reactor",
         "_socket",
+        "_tls",
         "last_received",
+        "last_sent",
         "outbox_size",
     )
 
@@ -157,8 +163,10 @@ class Connection:
         *,
         options: ConnectionOptions,
         notify: Callable[[], object] | None = None,
+        tls: TlsStream | None = None,
     ) -> None:
         self._reactor = reactor
+        self._tls = tls  # the loop's thread
         self._handler = handler
         self._handle_data = handler.handle_data
         self._options = options
@@ -183,6 +191,8 @@ class Connection:
         self._paused = 0
         self.last_received = reactor.pass_time
         """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
+        self.last_sent = reactor.pass_time
+        """Monotonic seconds at which the kernel last took a byte. Written on the loop's thread."""
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -269,16 +279,76 @@ class Connection:
 
     def start(self, sock: socket.socket) -> None:
         """Take over a connected, non-blocking socket and begin. The loop's thread."""
+        event = ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
         with self._lock:
-            if not self._machine.accepts(ConnectionEvent.CONNECTED):
+            if not self._machine.accepts(event):
                 sock.close()  # closed by another thread while it was connecting
                 return
-            self._machine.handle(ConnectionEvent.CONNECTED)
+            self._machine.handle(event)
         self._socket = sock
-        self.last_received = self._reactor.pass_time
+        self.last_received = self.last_sent = self._reactor.pass_time
         self._channel = self._reactor.register(sock, 0, self._handle_ready)
+        if self._tls is None:
+            self._handler.handle_open()
+            self._update_interest()
+        else:
+            self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+            self._update_interest()
+            self._handshake(self._tls)
+
+    # -- TLS -------------------------------------------------------------------------------------
+
+    def _receive_handshake(self) -> None:
+        assert self._socket is not None
+        assert self._tls is not None
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.fail(error)
+            return
+        if size:
+            self._tls.feed(self._buffer[:size].tobytes())
+            self._handshake(self._tls)
+        else:
+            self._handle_peer_fin()
+
+    def _handshake(self, tls: TlsStream) -> None:
+        try:
+            done = tls.handshake()
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            self._send_raw([tls.take_ciphertext()])  # the alert that tells the peer why
+            self.fail(error)
+            return
+        self._send_raw([tls.take_ciphertext()])
+        if not done:
+            return
+        with self._lock:
+            if not self._machine.accepts(ConnectionEvent.SECURED):
+                return
+            self._machine.handle(ConnectionEvent.SECURED)
+        self._cancel_deadline()
         self._handler.handle_open()
         self._update_interest()
+        self._handle_ciphertext(tls, b"")  # the peer's first message may have come with its last
+
+    def _handle_ciphertext(self, tls: TlsStream, data: bytes) -> None:
+        self.last_received = self._reactor.pass_time
+        tls.feed(data)
+        try:
+            plaintext = tls.decrypt()
+        except ssl.SSLError as error:
+            self._send_raw([tls.take_ciphertext()])
+            self.fail(error)
+            return
+        answer = tls.take_ciphertext()  # to a change of keys, say
+        if answer:
+            self._send_raw([answer])
+        if plaintext:
+            self._handle_data(plaintext)
+        if tls.ended and self._machine.state is _OPEN:
+            self._handle_peer_fin()
 
     # -- the hot path: receive, hand up, send ----------------------------------------------------
 
@@ -289,11 +359,13 @@ class Connection:
             assert sock is not None
             try:
                 size = sock.recv_into(buffer)
-                if size:
+                if not size:
+                    self._handle_peer_fin()
+                elif self._tls is None:
                     self.last_received = self._reactor.pass_time
                     self._handle_data(buffer[:size].tobytes())
                 else:
-                    self._handle_peer_fin()
+                    self._handle_ciphertext(self._tls, buffer[:size].tobytes())
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
@@ -302,7 +374,7 @@ class Connection:
                 self._handle_defect(error)
             return
         try:
-            if ready & WRITE and self._machine.state in _SENDING:
+            if ready & WRITE and self._machine.state is not _CLOSED:
                 self._flush()
                 self._after_send()
             if ready & READ:
@@ -310,6 +382,8 @@ class Connection:
                     self._handle_ready(READ)
                 elif self._machine.state is _LINGERING:
                     self._receive_nothing()
+                elif self._machine.state is ConnectionState.HANDSHAKING:
+                    self._receive_handshake()
         except Exception as error:
             self._handle_defect(error)
 
@@ -325,7 +399,12 @@ class Connection:
         caller sees to it that it stops when enough waits.
         """
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if self._queue.size or self.outbox_size or self._machine.state not in _SENDING:
+        if (
+            self._tls is not None
+            or self._queue.size
+            or self.outbox_size
+            or self._machine.state not in _SENDING
+        ):
             with self._lock:
                 buffers = [data, *self._take_outbox()]
             self._send(buffers)
@@ -334,6 +413,7 @@ class Connection:
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
+            self.last_sent = self._reactor.pass_time
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -358,19 +438,31 @@ class Connection:
         return buffers
 
     def _send(self, buffers: list[bytes]) -> None:
+        """Send what was written, encrypted if it must be."""
+        if self._tls is not None and buffers and self._machine.state in _SENDING:
+            try:
+                buffers = [self._tls.encrypt(b"".join(buffers))]
+            except ssl.SSLError as error:
+                self._queue.extend(buffers)  # to be counted as unsent
+                self._in_flight = 0
+                self.fail(error)
+                return
+        self._send_raw(buffers)
+
+    def _send_raw(self, buffers: list[bytes]) -> None:
         """Send at once as much as the kernel takes, without asking first whether it takes any."""
         queue = self._queue
         queue.extend(buffers)
         self._in_flight = 0
-        if self._machine.state not in _SENDING:
+        if self._socket is None or self._machine.state is _CLOSED:
             return  # what stands in the queue is counted as unsent
-        assert self._socket is not None
         try:
             while queue.size:
                 head = queue.peek()
                 offered = sum(map(len, head))
                 sent = self._socket.sendmsg(head) if len(head) > 1 else self._socket.send(head[0])
                 queue.advance(sent)
+                self.last_sent = self._reactor.pass_time
                 if sent < offered:
                     break  # the kernel's buffer is full: another call would only say so
         except (BlockingIOError, InterruptedError):
@@ -417,9 +509,9 @@ class Connection:
         events = 0
         if state is ConnectionState.OPEN:
             events = 0 if self._paused else READ
-        elif state is ConnectionState.LINGERING:
+        elif state is _LINGERING or state is ConnectionState.HANDSHAKING:
             events = READ
-        if self._queue and state is not ConnectionState.CLOSED:
+        if self._queue and state is not _CLOSED:
             events |= WRITE
         if events != channel.events:
             self._reactor.modify(channel, events)
@@ -427,10 +519,15 @@ class Connection:
     # -- ending ----------------------------------------------------------------------------------
 
     def _handle_peer_fin(self) -> None:
+        error: BaseException | None = None
+        if self._machine.state is ConnectionState.HANDSHAKING:
+            error = ConnectionResetError("the peer left during the TLS handshake")
+        elif self._tls is not None and self._machine.state is _OPEN and not self._tls.ended:
+            error = TlsTruncationError()
         with self._lock:
             if not self._machine.accepts(ConnectionEvent.PEER_FIN):
                 return
-            self._note(CloseCause.PEER_CLOSED, None)
+            self._note(CloseCause.PEER_CLOSED, error)
             state = self._machine.handle(ConnectionEvent.PEER_FIN)
         if state is ConnectionState.DRAINING:
             self._begin_drain()
@@ -448,6 +545,10 @@ class Connection:
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
         if self._machine.state is not ConnectionState.DRAINING or not self._handler.is_idle():
+            return
+        if self._tls is not None and not (self._tls.closing or self._outbox or self._queue):
+            self._tls.close()
+            self._send_raw([self._tls.take_ciphertext()])  # comes back here when it is sent
             return
         with self._lock:
             if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
@@ -480,9 +581,13 @@ class Connection:
             self.fail(error)
 
     def _set_deadline(self, seconds: float, what: str | None) -> None:
+        self._cancel_deadline()
+        self._deadline = self._reactor.call_later(seconds, self._expire, what)
+
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self._reactor.call_later(seconds, self._expire, what)
+            self._deadline = None
 
     def _expire(self, what: str | None) -> None:
         # A peer that never sends its FIN is no failure: it has had all our bytes, and its time.
@@ -513,9 +618,7 @@ class Connection:
 
     def _finish(self) -> None:
         """The state is CLOSED; the one place where the descriptor is given up. Once."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._cancel_deadline()
         if self._channel is not None:
             self._reactor.unregister(self._channel)
             self._channel = None
@@ -528,6 +631,11 @@ class Connection:
         self._handler.handle_closed(CloseReason(self._cause, self._error, unsent=unsent))
 
     # -- the rest --------------------------------------------------------------------------------
+
+    @property
+    def tls(self) -> TlsStream | None:
+        """The TLS session; None for a connection without. The loop's thread."""
+        return self._tls
 
     def address(self, which: str) -> Any:
         """The `"local"` or `"remote"` address as the socket gives it; None when there is none."""

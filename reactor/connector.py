@@ -24,6 +24,8 @@ __all__ = ["AddressInfo", "Connector"]
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, Any]
 """A family, and an address as `connect` takes it."""
 
+_UNIX = getattr(socket, "AF_UNIX", None)
+
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY})
 
 
@@ -137,6 +139,12 @@ class Connector:
     def _finish(self) -> None:
         sock = self._socket
         assert sock is not None
+        if sock.family != _UNIX and sock.getsockname() == sock.getpeername():
+            # Both ends are this socket: TCP's simultaneous open, when the system happens to choose the
+            # very port as ours on which nobody listens. RFC 9293, 3.5.
+            self._give_up(ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself"))
+            self._try_next()
+            return
         self._release()
         self._socket = None
         self._done = True

@@ -5,6 +5,7 @@ timers and back-pressure are done here.
 """
 
 from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
+from tao.backoff import Backoff
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.context import Context
@@ -16,12 +17,15 @@ from tao.errors import (
     UndefinedMessageError,
     WouldBlockError,
 )
+from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import HeartBeatMessage, Message
 from tao.registry import MessageRegistry, default_registry, register
 from tao.server import BroadcastReport, Server, ServerConn, StopReport
+from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
+    "Backoff",
     "BroadcastReport",
     "ClientConn",
     "CloseCause",
@@ -33,6 +37,7 @@ __all__ = [
     "Context",
     "FrameTooLargeError",
     "HeartBeatMessage",
+    "Heartbeat",
     "Message",
     "MessageRegistry",
     "MessageServer",
@@ -47,5 +52,7 @@ __all__ = [
     "WouldBlockError",
     "WriteCloser",
     "default_registry",
+    "load_client_tls",
+    "load_server_tls",
     "register",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -20,14 +21,20 @@ from reactor import (
     ConnectionState,
     Connector,
     Reactor,
+    Timeout,
+    TlsStream,
     WorkerPool,
 )
 from tao.address import check_address, format_address
+from tao.backoff import Backoff
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
-from tao.errors import ConnectionClosedError, TaoError
+from tao.errors import ConnectionClosedError, TaoError, WouldBlockError
+from tao.heartbeat import Heartbeat
+from tao.message import Message
 from tao.registry import MessageRegistry, default_registry
 from tao.session import Callbacks, Session, SessionOptions
+from tao.timers import ConnectionTimers
 
 __all__ = ["ClientConn"]
 
@@ -44,6 +51,14 @@ class ClientConn(Conn["ClientConn"]):
     - `registry`, `codec`, `on_connect`, `on_message`, `on_close`, `on_error`, `buffer_size`,
       `close_on_error`, `options`: as for a Server. `on_error` is also told of a connect that failed.
     - `connect_timeout`: seconds that each of the name's addresses is given.
+    - `tls`: an `ssl.SSLContext`, as `load_client_tls` makes it; `server_hostname`: the name that the
+      server's certificate must be made out to, if it is not the address's host.
+    - `reconnect`: how long to wait before each new attempt when the connection fails or ends, until
+      `close` is called; None: one attempt. `on_connect` and `on_close` are called for each connection;
+      registry, callbacks, codec, context values and kept timers stay.
+    - `offline_limit`: bytes that may be written while there is no connection; they are sent on the
+      next. Over it `write` raises WouldBlockError; with 0, ConnectionClosedError.
+    - `heartbeat`: as for a Server.
     - `executor`: where handlers run, if not on a thread of this client's own.
     - `reactor`: the loop to run on, if somebody else drives it.
 
@@ -52,16 +67,31 @@ class ClientConn(Conn["ClientConn"]):
 
     __slots__ = (
         "_address",
+        "_attempts",
         "_callbacks",
+        "_closing",
+        "_codec",
         "_connect_timeout",
         "_connector",
         "_given_reactor",
+        "_kept_timers",
+        "_net_id",
+        "_offline",
+        "_offline_limit",
+        "_offline_size",
+        "_opened_at",
+        "_options",
         "_over",
         "_pool",
         "_reactor",
         "_reason",
+        "_reconnect",
+        "_registry",
+        "_retry",
+        "_server_hostname",
         "_settled",
         "_started",
+        "_tls",
     )
 
     def __init__(
@@ -77,6 +107,11 @@ class ClientConn(Conn["ClientConn"]):
         buffer_size: int = 256,
         close_on_error: bool = True,
         connect_timeout: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        reconnect: Backoff | None = None,
+        offline_limit: int = 0,
+        heartbeat: Heartbeat | None = None,
         options: ConnectionOptions | None = None,
         executor: Executor | None = None,
         reactor: Reactor | None = None,
@@ -85,29 +120,66 @@ class ClientConn(Conn["ClientConn"]):
         check_address(address, first_port=1)
         if not connect_timeout > 0:
             raise ValueError(f"connect_timeout must be positive seconds, not {connect_timeout!r}")
+        if offline_limit < 0:
+            raise ValueError(f"offline_limit is a number of bytes, not {offline_limit!r}")
         self._address = address
         self._connect_timeout = connect_timeout
+        self._tls = tls
+        self._server_hostname = server_hostname
+        if server_hostname is None and not isinstance(address, str):
+            self._server_hostname = address[0]
+        self._reconnect = reconnect
+        self._registry = registry
+        self._options = SessionOptions(
+            buffer_size, close_on_error, heartbeat, options or ConnectionOptions()
+        )
         self._given_reactor = reactor
         self._reactor = Reactor() if reactor is None else reactor
         self._pool = WorkerPool(self._reactor, worker_size=1, executor=executor)
         self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
-        self._connector: Connector | None = None  # the loop's thread
-        # Guards the three below; tells who waits that one of them, or the state, has changed.
+        # The loop's thread.
+        self._connector: Connector | None = None
+        self._retry: Timeout | None = None
+        self._attempts = 0  # since a connection was last stable
+        self._opened_at: float | None = (
+            None  # monotonic seconds; None: this connection never opened
+        )
+        # Guards what follows and the change of `_session` from one connection to the next; tells who
+        # waits that one of them, or the state, has changed.
         self._settled = threading.Condition()
+        self._closing = False  # the user's close: there will be no other connection
+        self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
+        self._offline: list[bytes] = []
+        self._offline_size = 0
+        self._offline_limit = offline_limit
         self._started = False
         self._over = False  # closed, on_close has returned, and what was ours is released
         self._reason: CloseReason | None = None
-        self._session = Session(
+        self._net_id = next(_net_ids)
+        self._session = self._make_session()
+        self._kept_timers = ConnectionTimers(self._reactor, self._enqueue)
+
+    def _enqueue(self, function: Callable[[], object]) -> None:
+        """Into the order of whichever connection there is when a kept timer expires."""
+        self._session.enqueue(function)
+
+    def _make_session(self) -> Session[ClientConn]:
+        """For the next connection. What belongs to the client, and not to one connection, is here."""
+        tls = None
+        if self._tls is not None:
+            tls = TlsStream(self._tls, server_side=False, server_hostname=self._server_hostname)
+        return Session(
             self,
-            next(_net_ids),
+            self._net_id,
             reactor=self._reactor,
             pool=self._pool,
-            registry=registry,
-            codec=TypeLengthValueCodec() if codec is None else codec,
+            registry=self._registry,
+            codec=self._codec,
             callbacks=self._callbacks,
-            options=SessionOptions(buffer_size, close_on_error, options or ConnectionOptions()),
+            options=self._options,
             on_gone=self._handle_gone,
             on_open=self._handle_open,
+            tls=tls,
         )
 
     @property
@@ -134,8 +206,10 @@ class ClientConn(Conn["ClientConn"]):
             self._reactor.close()
             self._settle()
 
+    # -- one connection after another; the loop's thread -----------------------------------------
+
     def _connect(self) -> None:
-        """The loop's thread."""
+        self._retry = None
         if self.state is not ConnectionState.CONNECTING:
             return  # closed before it began
         self._connector = Connector(
@@ -147,7 +221,7 @@ class ClientConn(Conn["ClientConn"]):
         )
 
     def _handle_connected(self, sock: socket.socket) -> None:
-        if sock.family != socket.AF_UNIX:
+        if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._session.connection.start(sock)
 
@@ -156,16 +230,39 @@ class ClientConn(Conn["ClientConn"]):
         self._session.fail_to_open(error)
 
     def _handle_open(self) -> None:
-        """The loop's thread."""
+        self._opened_at = self._reactor.time()
         with self._settled:
+            # Before anything that is written from now on: `write` takes this lock too, as long as
+            # something stands in here.
+            frames, self._offline = self._offline, []
+            self._offline_size = 0
+            if frames:
+                self._session.connection.send(frames)
             self._settled.notify_all()
 
     def _handle_gone(self, reason: CloseReason) -> None:
-        """The connection is closed, and on_close has returned. The loop's thread."""
+        """The connection is closed, and on_close has returned."""
         if self._connector is not None:
             self._connector.cancel()
+        backoff = self._reconnect
         with self._settled:
             self._reason = reason
+            if backoff is not None and not self._closing:
+                self._session = self._make_session()
+            else:
+                backoff = None
+        if backoff is not None:
+            opened_at, self._opened_at = self._opened_at, None
+            if opened_at is not None and self._reactor.time() - opened_at >= backoff.stable:
+                self._attempts = 0
+            delay = backoff.delay(self._attempts)
+            self._attempts += 1
+            logger.info("%s: trying again in %.3g s", self, delay)
+            self._retry = self._reactor.call_later(delay, self._connect)
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._kept_timers.end()
         if self._given_reactor is None:
             self._reactor.stop()
         else:
@@ -179,6 +276,77 @@ class ClientConn(Conn["ClientConn"]):
                 self._reason = CloseReason(self._session.connection.cause)
             self._over = True
             self._settled.notify_all()
+
+    # -- what is different from a server's connection --------------------------------------------
+
+    def write(self, message: Message) -> bool:
+        """As `Conn.write`; with `offline_limit`, what is written in between connections is kept."""
+        if not self._offline_limit:
+            return self._session.write(message)
+        with self._settled:
+            session = self._session
+            if session.connection.state is ConnectionState.OPEN and not self._offline:
+                return session.write(message)
+            if self._closing or self._over:
+                raise ConnectionClosedError(f"{self} has been closed: nothing was queued")
+            frame = self._codec.encode(message)
+            if self._offline_size + len(frame) > self._offline_limit:
+                raise WouldBlockError(
+                    f"{self._offline_size} bytes wait for {self} to be connected, and the limit is "
+                    f"{self._offline_limit}: nothing was queued"
+                )
+            self._offline.append(frame)
+            self._offline_size += len(frame)
+            return True
+
+    def close(self) -> None:
+        """End in good order and for good: there will be no other connection. See `Conn.close`."""
+        self._last_session().close()
+
+    def abort(self) -> None:
+        """End at once and for good. See `Conn.abort`."""
+        self._last_session().abort()
+
+    def _last_session(self) -> Session[ClientConn]:
+        with self._settled:
+            self._closing = True
+            return self._session
+
+    def set_codec(self, codec: Codec) -> None:
+        """As `Conn.set_codec`; it also is the one that the next connection begins with."""
+        with self._settled:
+            self._codec = codec
+            session = self._session
+        session.set_codec(codec)
+
+    def run_at(
+        self, when: float, callback: Callable[[float, ClientConn], object], *, keep: bool = False
+    ) -> int:
+        """As `Conn.run_at`. With `keep` it outlives the connection, and ends with the client."""
+        return self._timers(keep).run_at(when, lambda now: callback(now, self))
+
+    def run_after(
+        self, delay: float, callback: Callable[[float, ClientConn], object], *, keep: bool = False
+    ) -> int:
+        """As `Conn.run_after`; for `keep` see `run_at`."""
+        return self._timers(keep).run_after(delay, lambda now: callback(now, self))
+
+    def run_every(
+        self,
+        interval: float,
+        callback: Callable[[float, ClientConn], object],
+        *,
+        keep: bool = False,
+    ) -> int:
+        """As `Conn.run_every`. With `keep` it runs while there is no connection, too."""
+        return self._timers(keep).run_every(interval, lambda now: callback(now, self))
+
+    def cancel_timer(self, timer_id: int) -> bool:
+        """As `Conn.cancel_timer`, for kept timers as well."""
+        return self._session.timers.cancel(timer_id) or self._kept_timers.cancel(timer_id)
+
+    def _timers(self, keep: bool) -> ConnectionTimers:
+        return self._kept_timers if keep else self._session.timers
 
     # -- waiting ---------------------------------------------------------------------------------
 

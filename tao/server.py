@@ -13,6 +13,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -29,6 +30,7 @@ from reactor import (
     ConnectionOptions,
     Reactor,
     Timeout,
+    TlsStream,
     WorkerPool,
     listen,
 )
@@ -36,6 +38,7 @@ from tao.address import check_address, format_address
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
 from tao.errors import ConnectionClosedError, NotRegisteredError, TaoError, WouldBlockError
+from tao.heartbeat import Heartbeat
 from tao.message import Message
 from tao.registry import MessageRegistry, default_registry
 from tao.session import Callbacks, Session, SessionOptions
@@ -95,6 +98,8 @@ class Server:
     - `worker_size`: handlers that may run at once; `executor`: where, if not on threads of its own.
     - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
     - `max_connections`: those beyond are refused.
+    - `tls`: an `ssl.SSLContext`, as `load_server_tls` makes it.
+    - `heartbeat`: how often to give a sign of life, and when to give a silent peer up.
     - `close_on_error`: whether an exception in a handler costs its connection.
     - `options`: watermarks and deadlines of the connections.
     - `reactor`: the loop to run on, if somebody else drives it.
@@ -115,6 +120,8 @@ class Server:
         worker_size: int = 20,
         buffer_size: int = 256,
         max_connections: int = 1000,
+        tls: ssl.SSLContext | None = None,
+        heartbeat: Heartbeat | None = None,
         executor: Executor | None = None,
         close_on_error: bool = True,
         options: ConnectionOptions | None = None,
@@ -126,10 +133,13 @@ class Server:
         self._registry = registry
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
-        self._options = SessionOptions(buffer_size, close_on_error, options or ConnectionOptions())
+        self._options = SessionOptions(
+            buffer_size, close_on_error, heartbeat, options or ConnectionOptions()
+        )
         self._worker_size = worker_size
         self._executor = executor
         self._max_connections = max_connections
+        self._tls = tls  # set by any thread, for the connections that are accepted after that
         self._given_reactor = reactor
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
@@ -375,8 +385,10 @@ class Server:
             options=self._options,
             on_gone=partial(self._handle_gone, net_id),
             server=self,
+            tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
         )
         conn._session = session
+        session.remote_address = address
         self._sessions[net_id] = session
         session.connection.start(sock)
         for interval, callback in self._schedules:
@@ -388,6 +400,15 @@ class Server:
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
+
+    def set_tls(self, context: ssl.SSLContext) -> None:
+        """Use another context for the connections that come from now on: a renewed certificate, say.
+
+        Those that there are keep theirs. Any thread. Raises TaoError on a server without TLS.
+        """
+        if self._tls is None:
+            raise TaoError("this server was made without tls; its clients would not understand")
+        self._tls = context
 
     @property
     def connection_count(self) -> int:

@@ -31,6 +31,7 @@ from reactor import (
     Pause,
     Reactor,
     ReceiveBuffer,
+    TlsStream,
     WorkerPool,
     WriteResult,
 )
@@ -43,6 +44,7 @@ from tao.errors import (
     UndefinedMessageError,
     WouldBlockError,
 )
+from tao.heartbeat import Heartbeat, HeartbeatKeeper
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
 from tao.registry import Handler, MessageRegistry
@@ -87,6 +89,7 @@ class SessionOptions:
     """Messages that may wait for a worker on one connection before reading from it pauses."""
     close_on_error: bool = True
     """Whether a decoder or a handler that raises costs the connection."""
+    heartbeat: Heartbeat | None = None
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
     def __post_init__(self) -> None:
@@ -124,6 +127,7 @@ class Session(Generic[C]):
         "_inbox",
         "_input",
         "_interrupted",
+        "_keeper",
         "_left",
         "_lock",
         "_monotonic",
@@ -162,6 +166,7 @@ class Session(Generic[C]):
         on_gone: Callable[[CloseReason], object],
         on_open: Callable[[], object] | None = None,
         server: MessageServer | None = None,
+        tls: TlsStream | None = None,
     ) -> None:
         self.conn = conn
         self.net_id = net_id
@@ -179,7 +184,7 @@ class Session(Generic[C]):
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
-        self.timers = ConnectionTimers(reactor, self._enqueue)
+        self.timers = ConnectionTimers(reactor, self.enqueue)
         self._lock = threading.Lock()
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
@@ -194,6 +199,7 @@ class Session(Generic[C]):
         self._backlog = False  # whether the input begins with frames for which there was no room
         self._inbox: list[Item] = []
         self._unhandled = 0
+        self._keeper: HeartbeatKeeper | None = None
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
         # A batch is the worker's from the pool's `submit` until the loop calls `finish`; None: none
@@ -209,7 +215,9 @@ class Session(Generic[C]):
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
-        self._connection = Connection(reactor, self, options=options.connection, notify=pool.notify)
+        self._connection = Connection(
+            reactor, self, options=options.connection, notify=pool.notify, tls=tls
+        )
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
@@ -450,7 +458,7 @@ class Session(Generic[C]):
         self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
         self._backlog = False
 
-    def _enqueue(self, function: Callable[[], object]) -> None:
+    def enqueue(self, function: Callable[[], object]) -> None:
         """Run something that is no message in this connection's order. The loop's thread."""
         self._inbox.append((_call, False, function, b"", 0, 0))
         if self._batch is None:
@@ -512,15 +520,17 @@ class Session(Generic[C]):
         self._opened = True
         self.remote_address = self._connection.address("remote")
         self.local_address = self._connection.address("local")
+        if self._options.heartbeat is not None:
+            self._keeper = HeartbeatKeeper(
+                self._options.heartbeat, self._reactor, self._connection, self.write
+            )
         if self._on_open is not None:
             self._on_open()
         if self._callbacks.on_connect is not None:
-            self._enqueue(self._on_connect)
+            self.enqueue(self._on_connect)
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
-        if self._callbacks.on_error is not None:
-            self._inbox.append((_owed, False, partial(self._on_error, error), b"", 0, 0))
         self._connection.fail(error)
 
     def _on_connect(self) -> None:
@@ -529,9 +539,14 @@ class Session(Generic[C]):
         if on_connect(self.conn) is False:
             self.close(CloseCause.REFUSED)
 
+    def _end_timers(self) -> None:
+        self.timers.end()
+        if self._keeper is not None:
+            self._keeper.stop()
+
     def handle_draining(self) -> None:
         """The state is DRAINING."""
-        self.timers.end()
+        self._end_timers()
         if self.cancelled:
             self._wake_waiting()
         self._advance()
@@ -544,7 +559,10 @@ class Session(Generic[C]):
         """The state is CLOSED. on_close comes when the handler in hand has returned."""
         self._closed_with = reason
         self._interrupted = True
-        self.timers.end()
+        if not self._opened and reason.error is not None and self._callbacks.on_error is not None:
+            # There is no on_close for what was never open: somebody shall hear of it all the same.
+            self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
+        self._end_timers()
         self._wake_waiting()
         self._advance()
 

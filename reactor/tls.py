@@ -1,0 +1,111 @@
+"""TLS for a connection, without a socket.
+
+Owns one TLS session over two memory buffers: ciphertext in and out on one side, plaintext on the other.
+It moves no bytes itself and knows no deadlines; `reactor.connection` does. The loop's thread only:
+OpenSSL does not allow two threads in one session.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+__all__ = ["TlsStream", "TlsTruncationError"]
+
+PLAINTEXT_SIZE = 262_144
+"""Bytes asked of one read; OpenSSL gives a record, at most 16 KiB, at a time."""
+
+
+class TlsTruncationError(ssl.SSLError):
+    """The peer's stream ended without its closing alert: what came may not be all that was sent.
+
+    RFC 8446, 6.1: an attacker who can cut a TCP connection must not be able to pass for its end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            ssl.SSLErrorNumber.SSL_ERROR_EOF, "the peer ended the stream without a closing alert"
+        )
+
+
+class TlsStream:
+    """One TLS session. Ciphertext to be sent gathers inside until `take_ciphertext`."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "closing", "ended")
+
+    def __init__(
+        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+    ) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+        )
+        self.ended = False
+        """Whether the peer's closing alert has come: it will send no more."""
+        self.closing = False
+        """Whether our own closing alert is among the ciphertext: nothing can be sent any more."""
+
+    @property
+    def object(self) -> ssl.SSLObject:
+        """The standard library's object: for the peer's certificate, the version, the cipher, ALPN."""
+        return self._object
+
+    def feed(self, ciphertext: bytes) -> None:
+        """What came from the peer."""
+        self._incoming.write(ciphertext)
+
+    def feed_eof(self) -> None:
+        """The peer's TCP stream has ended. Raises TlsTruncationError unless its alert came first."""
+        if not self.ended:
+            raise TlsTruncationError
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; True when it is done. Raises ssl.SSLError when it has failed.
+
+        Either way there may be ciphertext to send: the next message, or the alert that says why not.
+        """
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def decrypt(self) -> bytes:
+        """The plaintext of all that has come; `ended` may be true after it. Raises ssl.SSLError."""
+        pieces: list[bytes] = []
+        try:
+            while piece := self._object.read(PLAINTEXT_SIZE):
+                pieces.append(piece)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """`plaintext` as ciphertext, behind what else there is to send. Raises ssl.SSLError."""
+        # Into memory there is always room, and a session that may be renegotiated is refused by
+        # `tao`'s contexts: a write is never held up half-way.
+        self._object.write(plaintext)
+        return self._outgoing.read()
+
+    def close(self) -> None:
+        """Put our closing alert behind what there is to send. Twice is once."""
+        if self.closing:
+            return
+        self.closing = True
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            pass  # "want read": the peer's alert has not come, and need not: RFC 8446, 6.1
+
+    def take_ciphertext(self) -> bytes:
+        """What is to be sent to the peer; empty when there is nothing."""
+        return self._outgoing.read()
+
+    def __repr__(self) -> str:
+        return f"<TlsStream {self._object.version() or 'in handshake'}>"
