@@ -33,6 +33,9 @@ __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "Wri
 
 logger = logging.getLogger("reactor")
 
+TAKE_SIZE = 262_144
+"""Bytes that leave the outbox for one send; what stays there can still be dropped."""
+
 READ_SIZE = 262_144
 """Bytes read from one connection in one pass, into a buffer that the loop's connections share. A
 `recv` of that size would have the allocator map and unmap memory for every call, at three quarters of
@@ -40,14 +43,6 @@ an echo's rate; one of 64 KiB cost 4 in 100 more than reading into the buffer an
 
 LINGER_READS = 16
 """Reads in one pass that only throw away what a closing connection's peer still sends."""
-
-# Looking a member up in its class costs as much as a call before Python 3.12.
-_OPEN, _LINGERING, _CLOSED = (
-    ConnectionState.OPEN,
-    ConnectionState.LINGERING,
-    ConnectionState.CLOSED,
-)
-_SENDING = (_OPEN, ConnectionState.DRAINING)
 
 RESET = struct.pack("ii", 1, 0)
 """struct linger: on, for no time; close() then sends a RST (socket(7), SO_LINGER)."""
@@ -62,6 +57,16 @@ class WriteResult(enum.Enum):
     """It will be sent, and it would be wise to wait before the next."""
     FULL = "refused; over the limit"
     CLOSED = "refused; the connection is closing or closed"
+
+
+# Looking a member up in its class costs as much as a call before Python 3.12.
+_OPEN, _LINGERING, _CLOSED = (
+    ConnectionState.OPEN,
+    ConnectionState.LINGERING,
+    ConnectionState.CLOSED,
+)
+_ACCEPTED = WriteResult.ACCEPTED
+_SENDING = (_OPEN, ConnectionState.DRAINING)
 
 
 class Pause:
@@ -151,6 +156,9 @@ class Connection:
         "_reactor",
         "_socket",
         "_tls",
+        "bytes_received",
+        "bytes_sent",
+        "frames_dropped",
         "last_received",
         "last_sent",
         "outbox_size",
@@ -189,6 +197,10 @@ class Connection:
         self._channel: Channel | None = None
         self._deadline: Timeout | None = None
         self._paused = 0
+        self.bytes_received = self.bytes_sent = 0
+        """As the socket moved them: with TLS, ciphertext. Written on the loop's thread."""
+        self.frames_dropped = 0
+        """Frames that have made room for younger ones. Under the lock."""
         self.last_received = reactor.pass_time
         """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
         self.last_sent = reactor.pass_time
@@ -207,6 +219,11 @@ class Connection:
         return self._machine.state is _OPEN and not self._paused
 
     @property
+    def idle(self) -> bool:
+        """Whether it is OPEN and nothing waits to be sent. The loop's thread."""
+        return self._machine.state is _OPEN and not (self.outbox_size or self._queue.size)
+
+    @property
     def cause(self) -> CloseCause:
         """What set the end in motion; of no meaning before that. Any thread."""
         return self._cause
@@ -216,30 +233,42 @@ class Connection:
         """Bytes accepted and not yet taken by the kernel. Any thread; a moment old at the most."""
         return self.outbox_size + self._in_flight + self._queue.size
 
-    def write(self, data: bytes, *, draining: bool = False) -> WriteResult:
-        """Queue `data`; it is sent on the loop's next pass, after what was queued before it.
+    def write(self, data: bytes, *, drop_oldest: bool = False, post: bool = True) -> WriteResult:
+        """Queue `data`; it is sent on the loop's next pass, after what was queued before it. Any thread.
 
-        `draining` says that this belongs to what was under way when the connection began to close,
-        which is still accepted. Any thread.
+        At the limit it is refused; with `drop_oldest`, frames that have waited longest, and of which
+        no byte has been sent, make room for it. Without `post`, the caller sees to it that `flush` is
+        called: for who writes to many.
         """
         size = len(data)
+        limit = self._options.output_limit
         with self._lock:
-            if self._machine.state is not ConnectionState.OPEN and not (
-                draining and self._machine.state is ConnectionState.DRAINING
-            ):
+            if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
             pending = self.outbox_size + self._in_flight + self._queue.size + size
-            if pending > self._options.output_limit:
-                return WriteResult.FULL
+            if pending > limit:
+                if not drop_oldest or not self._drop_oldest(pending - limit):
+                    return WriteResult.FULL
+                pending = limit
             self._outbox.append(data)
             self.outbox_size += size
             posted, self._flush_posted = self._flush_posted, True
-        if not posted:
-            self._reactor.post(self._flush)
+        if not posted and post:
+            self._reactor.post(self.flush)
             self._notify()
-        return (
-            WriteResult.ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
-        )
+        return _ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
+
+    def _drop_oldest(self, size: int) -> bool:
+        """Make room for `size` bytes, if that is possible. Under the lock."""
+        dropped = 0
+        for count, frame in enumerate(self._outbox, 1):
+            dropped += len(frame)
+            if dropped >= size:
+                del self._outbox[:count]
+                self.outbox_size -= dropped
+                self.frames_dropped += count
+                return True
+        return False
 
     def close(
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
@@ -318,10 +347,10 @@ class Connection:
         try:
             done = tls.handshake()
         except (ssl.SSLError, ssl.CertificateError) as error:
-            self._send_raw([tls.take_ciphertext()])  # the alert that tells the peer why
+            self._send_raw(tls.take_ciphertext())  # the alert that tells the peer why
             self.fail(error)
             return
-        self._send_raw([tls.take_ciphertext()])
+        self._send_raw(tls.take_ciphertext())
         if not done:
             return
         with self._lock:
@@ -335,16 +364,17 @@ class Connection:
 
     def _handle_ciphertext(self, tls: TlsStream, data: bytes) -> None:
         self.last_received = self._reactor.pass_time
+        self.bytes_received += len(data)
         tls.feed(data)
         try:
             plaintext = tls.decrypt()
         except ssl.SSLError as error:
-            self._send_raw([tls.take_ciphertext()])
+            self._send_raw(tls.take_ciphertext())
             self.fail(error)
             return
         answer = tls.take_ciphertext()  # to a change of keys, say
         if answer:
-            self._send_raw([answer])
+            self._send_raw(answer)
         if plaintext:
             self._handle_data(plaintext)
         if tls.ended and self._machine.state is _OPEN:
@@ -363,6 +393,7 @@ class Connection:
                     self._handle_peer_fin()
                 elif self._tls is None:
                     self.last_received = self._reactor.pass_time
+                    self.bytes_received += size
                     self._handle_data(buffer[:size].tobytes())
                 else:
                     self._handle_ciphertext(self._tls, buffer[:size].tobytes())
@@ -375,7 +406,10 @@ class Connection:
             return
         try:
             if ready & WRITE and self._machine.state is not _CLOSED:
-                self._flush()
+                if self._sending:
+                    self.flush()
+                else:
+                    self._send_queue()  # of a handshake
                 self._after_send()
             if ready & READ:
                 if self._machine.state is _OPEN:
@@ -398,64 +432,81 @@ class Connection:
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
         """
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if (
-            self._tls is not None
-            or self._queue.size
-            or self.outbox_size
-            or self._machine.state not in _SENDING
-        ):
+        if self._tls is not None or self._queue.size or self.outbox_size or not self._sending:
             with self._lock:
-                buffers = [data, *self._take_outbox()]
-            self._send(buffers)
+                self._outbox += frames
+                self.outbox_size += sum(map(len, frames))
+            self.flush()
             return
-        # The usual case; without the queue in between it costs a quarter less.
+        # The usual case; without a queue in between it costs a quarter less.
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
-            self.last_sent = self._reactor.pass_time
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self._queue.append(data)  # to be counted as unsent
             self.fail(error)
             return
+        self.last_sent = self._reactor.pass_time
+        self.bytes_sent += sent
         if sent < len(data):
             self._queue.append(memoryview(data)[sent:])
             self._after_send()
 
-    def _flush(self) -> None:
-        """Send what was written. Posted by `write`; also when the socket takes bytes again."""
-        with self._lock:
-            buffers = self._take_outbox()
-        self._send(buffers)
+    @property
+    def _sending(self) -> bool:
+        return self._machine.state in _SENDING
+
+    def flush(self) -> None:
+        """Send what was written, until the kernel takes no more. The loop's thread.
+
+        What the kernel has not been offered stays in the outbox, frame by frame and unencrypted: from
+        there it can still be dropped. As long as the kernel takes nothing, `_flush_posted` stays set:
+        writers need not post, for this is called when the socket takes bytes again.
+        """
+        queue = self._queue
+        while self._sending:
+            if queue.size and not self._send_queue():
+                break
+            with self._lock:
+                frames = self._take_outbox()
+            if not frames:
+                break
+            data: bytes = frames[0] if len(frames) == 1 else b"".join(frames)
+            if self._tls is not None:
+                try:
+                    data = self._tls.encrypt(data)
+                except ssl.SSLError as error:
+                    self.fail(error)
+                    break
+            queue.append(data)
+            self._in_flight = 0
+        if queue.size or self._paused or self._machine.state is not _OPEN:
+            self._after_send()
 
     def _take_outbox(self) -> list[bytes]:
-        """Under the lock."""
-        buffers, self._outbox = self._outbox, []
-        self._in_flight, self.outbox_size = self.outbox_size, 0
-        self._flush_posted = False
-        return buffers
+        """Frames for the next send: all of them, if they are not too many. Under the lock."""
+        outbox, self._in_flight = self._outbox, self.outbox_size
+        if self.outbox_size <= TAKE_SIZE:
+            self._outbox = []
+            self.outbox_size = 0
+            self._flush_posted = False
+            return outbox
+        size = count = 0
+        while size < TAKE_SIZE:
+            size += len(outbox[count])
+            count += 1
+        self._outbox = outbox[count:]
+        self._in_flight = size
+        self.outbox_size -= size
+        return outbox[:count]
 
-    def _send(self, buffers: list[bytes]) -> None:
-        """Send what was written, encrypted if it must be."""
-        if self._tls is not None and buffers and self._machine.state in _SENDING:
-            try:
-                buffers = [self._tls.encrypt(b"".join(buffers))]
-            except ssl.SSLError as error:
-                self._queue.extend(buffers)  # to be counted as unsent
-                self._in_flight = 0
-                self.fail(error)
-                return
-        self._send_raw(buffers)
-
-    def _send_raw(self, buffers: list[bytes]) -> None:
-        """Send at once as much as the kernel takes, without asking first whether it takes any."""
+    def _send_queue(self) -> bool:
+        """Offer the queue to the kernel; True when it has taken all of it."""
         queue = self._queue
-        queue.extend(buffers)
-        self._in_flight = 0
-        if self._socket is None or self._machine.state is _CLOSED:
-            return  # what stands in the queue is counted as unsent
+        assert self._socket is not None
         try:
             while queue.size:
                 head = queue.peek()
@@ -463,21 +514,31 @@ class Connection:
                 sent = self._socket.sendmsg(head) if len(head) > 1 else self._socket.send(head[0])
                 queue.advance(sent)
                 self.last_sent = self._reactor.pass_time
+                self.bytes_sent += sent
                 if sent < offered:
-                    break  # the kernel's buffer is full: another call would only say so
+                    return False  # the kernel's buffer is full: another call would only say so
         except (BlockingIOError, InterruptedError):
-            pass
+            return False
         except OSError as error:
             self.fail(error)
-            return
-        if queue.size or self._paused or self._machine.state is not _OPEN:
+            return False
+        return True
+
+    def _send_raw(self, data: bytes) -> None:
+        """Send TLS's own ciphertext, behind what is queued."""
+        self._queue.append(data)
+        if self._socket is not None and self._machine.state is not _CLOSED:
+            self._send_queue()
             self._after_send()
 
     def _after_send(self) -> None:
         """Off the usual path: something is queued, paused, or coming to its end."""
-        if self._queue.size > self._options.output.high:
+        if self._machine.state is _CLOSED:
+            return
+        pending = self.pending
+        if pending > self._options.output.high:
             self.pause_reading(Pause.OUTPUT)
-        elif self._paused & Pause.OUTPUT and self._queue.size <= self._options.output.low:
+        elif self._paused & Pause.OUTPUT and pending <= self._options.output.low:
             self.resume_reading(Pause.OUTPUT)
             self._handler.handle_writable()
         self._update_interest()
@@ -548,7 +609,7 @@ class Connection:
             return
         if self._tls is not None and not (self._tls.closing or self._outbox or self._queue):
             self._tls.close()
-            self._send_raw([self._tls.take_ciphertext()])  # comes back here when it is sent
+            self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
         with self._lock:
             if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:

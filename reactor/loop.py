@@ -134,6 +134,8 @@ class Reactor:
         self._passes = self._events = self._callbacks = self._fired = 0
         self.pass_time = self._origin
         """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
+        self.pass_seconds = 0.0
+        """How long the last pass took after its sleep: what a descriptor may have had to wait."""
         self._waker.arm()
 
     # -- running ---------------------------------------------------------------------------------
@@ -281,6 +283,7 @@ class Reactor:
                         callback()
                     except Exception:
                         _log_failure(callback)
+            self.pass_seconds = self._monotonic() - now
             return done
         finally:
             self._waker.arm()

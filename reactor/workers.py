@@ -259,6 +259,11 @@ class WorkerPool:
         if self._owns_executor:
             self._executor.shutdown(wait=wait)
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a worker. Any thread; a moment old."""
+        return len(self._ready)
+
     def __repr__(self) -> str:
         return (
             f"<WorkerPool {self._worker_size} workers, {self._drains} active, "

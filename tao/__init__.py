@@ -17,11 +17,13 @@ from tao.errors import (
     UndefinedMessageError,
     WouldBlockError,
 )
+from tao.group import BroadcastReport, Group
 from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import HeartBeatMessage, Message
+from tao.metrics import MetricsSnapshot
 from tao.registry import MessageRegistry, default_registry, register
-from tao.server import BroadcastReport, Server, ServerConn, StopReport
+from tao.server import Server, ServerConn, StopReport
 from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
@@ -36,11 +38,13 @@ __all__ = [
     "ConnectionState",
     "Context",
     "FrameTooLargeError",
+    "Group",
     "HeartBeatMessage",
     "Heartbeat",
     "Message",
     "MessageRegistry",
     "MessageServer",
+    "MetricsSnapshot",
     "NotRegisteredError",
     "Server",
     "ServerConn",

@@ -8,6 +8,7 @@ end. Without a `reactor` it makes one of its own, and `serve_forever` is its thr
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import math
@@ -15,7 +16,8 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,18 +34,21 @@ from reactor import (
     Timeout,
     TlsStream,
     WorkerPool,
+    WriteResult,
     listen,
 )
 from tao.address import check_address, format_address
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
-from tao.errors import ConnectionClosedError, NotRegisteredError, TaoError, WouldBlockError
+from tao.errors import NotRegisteredError, TaoError, WouldBlockError
+from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
 from tao.message import Message
+from tao.metrics import Metrics, MetricsSnapshot
 from tao.registry import MessageRegistry, default_registry
 from tao.session import Callbacks, Session, SessionOptions
 
-__all__ = ["Address", "BroadcastReport", "Server", "ServerConn", "StopReport"]
+__all__ = ["Address", "Server", "ServerConn", "StopReport"]
 
 logger = logging.getLogger("tao")
 
@@ -60,18 +65,6 @@ class ServerConn(Conn["ServerConn"]):
     """A client's connection, at the server."""
 
     __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BroadcastReport:
-    """What became of a broadcast."""
-
-    sent: int
-    """Connections that the message was queued for."""
-    refused: int
-    """Connections that had reached their limit: they do not get it."""
-    closed: int
-    """Connections that were on their way out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +133,10 @@ class Server:
         self._executor = executor
         self._max_connections = max_connections
         self._tls = tls  # set by any thread, for the connections that are accepted after that
+        self._metrics = Metrics()  # the loop's thread
+        self._made_at = time.monotonic()
+        self._context = contextvars.copy_context()  # what every connection's handlers begin with
+        self._groups: dict[str, Group[ServerConn]] = {}  # any thread; put in once, never taken out
         self._given_reactor = reactor
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
@@ -361,6 +358,7 @@ class Server:
     def _handle_accepted(self, sock: socket.socket, address: Any) -> None:
         """The loop's thread."""
         if len(self._sessions) >= self._max_connections:
+            self._metrics.connections_refused += 1
             logger.warning(
                 "refused %s: max_connections (%d) is reached",
                 format_address(address),
@@ -372,6 +370,7 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reactor, pool = self._reactor, self._pool
         assert reactor is not None and pool is not None
+        self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
         session: Session[ServerConn] = Session(
@@ -386,6 +385,8 @@ class Server:
             on_gone=partial(self._handle_gone, net_id),
             server=self,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
+            metrics=self._metrics,
+            context=self._context,
         )
         conn._session = session
         session.remote_address = address
@@ -396,7 +397,11 @@ class Server:
 
     def _handle_gone(self, net_id: int, reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
-        self._sessions.pop(net_id, None)
+        session = self._sessions.pop(net_id, None)
+        if session is not None:
+            self._metrics.add_traffic(session.traffic)
+            for group in list(self._groups.values()):
+                group.leave(session.conn)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
@@ -430,26 +435,77 @@ class Server:
         """Write a message to one connection. Any thread. Raises as `connection` and `write` do."""
         return self.connection(net_id).write(message)
 
-    def broadcast(self, message: Message) -> BroadcastReport:
+    def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
         """Write a message to all connections. Any thread. It is encoded once.
 
-        A connection that is full, or on its way out, does not stop the others; the report says how
-        many there were of each. Raises what the codec raises for a message that it cannot encode.
+        A slow receiver does not hold up the others; `when_full` says what becomes of one that has
+        reached its limit. The report says how many there were of each. Raises ValueError for another
+        policy, and what the codec raises for a message that it cannot encode.
         """
-        frame = self._codec.encode(message)
-        sent = refused = closed = 0
-        for session in list(self._sessions.values()):
-            try:
-                if session.codec is self._codec:
-                    session.write_frame(frame)
+        return self._deliver([session.conn for session in self._snapshot()], message, when_full)
+
+    def _snapshot(self) -> list[Session[ServerConn]]:
+        return list(self._sessions.values())
+
+    def _deliver(
+        self, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
+    ) -> BroadcastReport:
+        if when_full not in ("refuse", "drop_oldest", "close"):
+            raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
+        codec = self._codec
+        frame = codec.encode(message)
+        reactor, pool = self._reactor, self._pool
+        at_once = reactor is not None and reactor.in_loop_thread()
+        drop_oldest = when_full == "drop_oldest"
+        refused = closed = sent = 0
+        flushes: list[Callable[[], None]] = []
+        try:
+            for conn in conns:
+                session = conn._session
+                own = frame if session.codec is codec else session.codec.encode(message)
+                result = session.deliver(own, drop_oldest=drop_oldest, at_once=at_once)
+                if result is WriteResult.CLOSED:
+                    closed += 1
+                elif result is WriteResult.FULL:
+                    if when_full == "close":
+                        session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
+                        closed += 1
+                    else:
+                        refused += 1
                 else:
-                    session.write(message)
-                sent += 1
-            except WouldBlockError:
-                refused += 1
-            except ConnectionClosedError:
-                closed += 1
+                    sent += 1
+                    if session.connection.outbox_size:
+                        flushes.append(session.connection.flush)
+        finally:
+            # Whatever else happens: what has been accepted is sent.
+            if flushes and reactor is not None and pool is not None:
+                reactor.post(partial(_call_all, flushes))
+                pool.notify()
         return BroadcastReport(sent, refused, closed)
+
+    def group(self, name: str) -> Group[ServerConn]:
+        """The group of that name, made when it is first asked for. Any thread."""
+        group = self._groups.get(name)
+        if group is None:
+            # Of two threads that ask at once, both get the one that was put in first.
+            group = self._groups.setdefault(name, Group(name, self._deliver))
+        return group
+
+    def metrics(self) -> MetricsSnapshot:
+        """The server's numbers at this moment. Any thread; O(connections)."""
+        reactor, pool = self._reactor, self._pool
+        statistics = None if reactor is None else reactor.statistics()
+        sessions = self._snapshot()
+        return self._metrics.snapshot(
+            uptime=time.monotonic() - self._made_at,
+            open_traffic=[session.traffic for session in sessions],
+            connections_open=len(sessions),
+            queue_depth=0 if pool is None else pool.waiting,
+            loop_lag=0.0 if reactor is None else reactor.pass_seconds,
+            timers=0 if statistics is None else statistics.timeouts_waiting,
+            wakeups=0 if statistics is None else statistics.wakeups,
+            passes=0 if statistics is None else statistics.passes,
+        )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
         """Call `callback(now, conn)` on every connection, every `interval` seconds. Any thread.
@@ -474,6 +530,11 @@ class Server:
         where = ", ".join(format_address(acceptor.address) for acceptor in self._acceptors)
         state = "stopped" if self._finished.is_set() else (where or "not listening")
         return f"<Server {state}, {len(self._sessions)} connections>"
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _check_count(name: str, value: int, what: str) -> None:

@@ -15,6 +15,7 @@ itself.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable
@@ -47,6 +48,7 @@ from tao.errors import (
 from tao.heartbeat import Heartbeat, HeartbeatKeeper
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
+from tao.metrics import Metrics, Traffic
 from tao.registry import Handler, MessageRegistry
 from tao.timers import ConnectionTimers
 
@@ -122,6 +124,7 @@ class Session(Generic[C]):
         "_codec",
         "_collected",
         "_connection",
+        "_context",
         "_decoded_by",
         "_handler_thread",
         "_inbox",
@@ -130,6 +133,7 @@ class Session(Generic[C]):
         "_keeper",
         "_left",
         "_lock",
+        "_metrics",
         "_monotonic",
         "_on_gone",
         "_on_message",
@@ -142,10 +146,12 @@ class Session(Generic[C]):
         "_registry",
         "_replies",
         "_room",
+        "_took",
         "_unhandled",
         "_written",
         "conn",
         "local_address",
+        "messages_in",
         "net_id",
         "remote_address",
         "server",
@@ -167,6 +173,8 @@ class Session(Generic[C]):
         on_open: Callable[[], object] | None = None,
         server: MessageServer | None = None,
         tls: TlsStream | None = None,
+        metrics: Metrics | None = None,
+        context: contextvars.Context | None = None,
     ) -> None:
         self.conn = conn
         self.net_id = net_id
@@ -178,6 +186,12 @@ class Session(Generic[C]):
         self._pool = pool
         self._registry = registry
         self._callbacks = callbacks
+        self._metrics = Metrics() if metrics is None else metrics
+        # What context variables the handlers see and set: this connection's own, entered by one
+        # worker at a time. A copy costs the same however many there are.
+        self._context = contextvars.copy_context() if context is None else context.copy()
+        self.messages_in = 0
+        """Frames received. Written on the loop's thread."""
         self._options = options
         self._room = options.buffer_size
         self._output_high = options.connection.output.high
@@ -207,6 +221,7 @@ class Session(Generic[C]):
         # writes `_left` for `finish` to read.
         self._batch: list[Item] | None = None
         self._left = 0
+        self._took = 0.0
         # What the handlers in hand have written, returned or not, and its size in bytes: on the
         # thread that runs them. The loop collects a batch's from time to time.
         self._replies: list[bytes] = []
@@ -229,8 +244,9 @@ class Session(Generic[C]):
             if joined is None:
                 return
             data = joined
+        begun = self._monotonic()
         conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
-        start = end = written = 0
+        start = end = written = count = 0
         output_high = self._output_high
         whole = False  # whether what is left over begins with a whole frame
         replies: list[bytes] = []
@@ -240,6 +256,7 @@ class Session(Generic[C]):
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
+                count += 1
                 try:
                     entry = find(number)
                     if entry is None:
@@ -276,6 +293,10 @@ class Session(Generic[C]):
             self._handler_thread = 0
             if replies:
                 self._connection.send(replies)
+            inline = count - len(inbox)
+            if inline:
+                self._metrics.observe(inline, self._monotonic() - begun)
+        self.messages_in += count
         if end < len(data):
             self._keep(data[end:], whole)
         elif not self._interrupted:
@@ -288,11 +309,15 @@ class Session(Generic[C]):
 
     def run(self) -> None:
         """Handle the batch. On a worker; one worker at a time has a session."""
+        self._context.run(self._handle_batch)
+
+    def _handle_batch(self) -> None:
         batch, replies = self._batch, self._replies
         assert batch is not None
         conn, encode, pool = self.conn, self._decoded_by.encode, self._pool
         monotonic = self._monotonic
         left = len(batch)
+        begun = monotonic()
         self._handler_thread = threading.get_ident()
         for handler, inline, message, _, _, _ in batch:
             if inline:
@@ -313,6 +338,7 @@ class Session(Generic[C]):
                     self._announce()  # the next handler may block
         self._handler_thread = 0
         self._left = left
+        self._took = monotonic() - begun
 
     def collect(self) -> None:
         """Send what the batch has brought so far. The loop's thread.
@@ -336,8 +362,11 @@ class Session(Generic[C]):
             else:
                 self._connection.send(replies)
         batch, self._batch = self._batch, None
+        assert batch is not None
+        handled = len(batch) - self._left
+        if handled:
+            self._metrics.observe(handled, self._took)
         if self._left:
-            assert batch is not None
             self._inbox[:0] = batch[-self._left :]
         elif not (self._inbox or self._input.size or self._interrupted) and (
             self._connection.undisturbed
@@ -495,6 +524,7 @@ class Session(Generic[C]):
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
+        self._reactor.post(partial(self._metrics.count_error, error))
         if isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
             logger.warning("%s: %s", self.conn, error)  # the peer's doing
         elif isinstance(error, ConnectionClosedError):
@@ -559,6 +589,8 @@ class Session(Generic[C]):
         """The state is CLOSED. on_close comes when the handler in hand has returned."""
         self._closed_with = reason
         self._interrupted = True
+        if reason.error is not None:
+            self._metrics.count_error(reason.error)
         if not self._opened and reason.error is not None and self._callbacks.on_error is not None:
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
@@ -594,6 +626,12 @@ class Session(Generic[C]):
     # -- any thread ------------------------------------------------------------------------------
 
     @property
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+        connection = self._connection
+        return self.messages_in, connection.bytes_received, connection.bytes_sent
+
+    @property
     def connection(self) -> Connection:
         """The bytes below."""
         return self._connection
@@ -616,7 +654,7 @@ class Session(Generic[C]):
         return self.write_frame(self._codec.encode(message))
 
     def write_frame(self, frame: bytes) -> bool:
-        """Queue what is encoded already: a broadcast encodes once."""
+        """Queue what is encoded already."""
         if self._handler_thread == threading.get_ident():
             return self._write_own(frame)
         result = self._connection.write(frame)
@@ -625,6 +663,23 @@ class Session(Generic[C]):
         if result is WriteResult.ABOVE_HIGH:
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
+
+    def deliver(self, frame: bytes, *, drop_oldest: bool, at_once: bool) -> WriteResult:
+        """One of many receivers of a frame. `at_once` is for the loop's thread; without it, the caller
+        sees to it that the connection's `flush` is called."""
+        if self._handler_thread == threading.get_ident():
+            try:
+                self._write_own(frame)  # in line with what its handler has written
+            except ConnectionClosedError:
+                return WriteResult.CLOSED
+            except WouldBlockError:
+                return WriteResult.FULL
+            return WriteResult.ACCEPTED
+        connection = self._connection
+        if at_once and connection.idle:
+            connection.send([frame])
+            return WriteResult.ACCEPTED
+        return connection.write(frame, drop_oldest=drop_oldest, post=False)
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
