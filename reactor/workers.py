@@ -20,6 +20,7 @@ Its two dangers, and what is done about them:
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -87,10 +88,11 @@ class WorkerPool:
         self._ready: deque[Job] = deque()
         self._lock = threading.Lock()
         self._drains = 0  # under the lock: submitted and not ended
-        self._parked = False  # under the lock: one of them waits for `_call`, and nobody has called
+        self._parked = False  # under the lock: one of them waits in `_park`, and nobody has called it
         self._shut_down = False  # under the lock
-        self._call = threading.Lock()  # released by who clears `_parked`; taken by the parked drain
-        self._call.acquire()
+        # One put by whoever clears `_parked`, one get by each drain that waits: two may wait for a
+        # moment, the one that has been called and the next one.
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         # Threads inside a drain, with the job in hand. Keys come and go under the lock; each thread
         # sets its own value; whether a thread is among them, it can ask without the lock.
         self._running: dict[int, Job | None] = {}
@@ -126,7 +128,7 @@ class WorkerPool:
             parked, self._parked = self._parked, False
             drains = self._drains
         if parked:
-            self._call.release()
+            self._calls.put(None)
         elif drains == 0:
             self._start(1)
         elif now - self._taken_at > PATIENCE:
@@ -219,15 +221,18 @@ class WorkerPool:
         self._reactor.wake()
         if not park:
             return False
-        if self._call.acquire(timeout=PARKING):
+        try:
+            self._calls.get(timeout=PARKING)
             return True
+        except queue.Empty:
+            pass
         with self._lock:
             if self._parked:
                 self._parked = False
                 self._drains -= 1
                 del self._running[thread]
                 return False
-        self._call.acquire()  # called in the last moment: it is released, or about to be
+        self._calls.get()  # called in the last moment: it is there, or about to be
         return True
 
     def on_worker(self) -> bool:
@@ -255,7 +260,7 @@ class WorkerPool:
             self._shut_down = True
             parked, self._parked = self._parked, False
         if parked:
-            self._call.release()
+            self._calls.put(None)
         if self._owns_executor:
             self._executor.shutdown(wait=wait)
 

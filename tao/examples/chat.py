@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +37,17 @@ COMMANDS = {
     "demo": "a server and three clients in this one process; ends by itself",
 }
 
+CONVERSATION = [
+    ("Ann", "Hello! Is anybody here?"),
+    ("Bob", "I am. Hello, Ann."),
+    ("Eve", "So am I. Nothing that is said here is private."),
+    ("Ann", "Grüß Gott, Eve. It does speak UTF-8, then."),
+    ("Bob", "See you tomorrow."),
+]
+
+DEMO_TIMEOUT = 10.0
+"""Seconds; the demo needs far less, and must not hang where something is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
@@ -55,21 +66,12 @@ class ChatMessage:
         return cls(data.decode())
 
 
-def make_server(*, log: bool = True) -> Server:
-    """A server in whose room nobody is yet. With `log` it prints who comes and goes."""
+def make_server(
+    on_connect: Callable[[ServerConn], None], on_close: Callable[[ServerConn, CloseReason], None]
+) -> Server:
+    """A room in which nobody is yet. The callbacks learn who comes and goes."""
     registry = MessageRegistry()
-
-    def on_connect(conn: ServerConn) -> None:
-        say(f"+ {conn.name} has come")
-
-    def on_close(conn: ServerConn, reason: CloseReason) -> None:
-        say(f"- {conn.name} has left: {reason}")
-
-    server = Server(
-        registry=registry,
-        on_connect=on_connect if log else None,
-        on_close=on_close if log else None,
-    )
+    server = Server(registry=registry, on_connect=on_connect, on_close=on_close)
 
     @registry.handler(ChatMessage)
     def pass_on(ctx: Context[ChatMessage], conn: WriteCloser) -> None:
@@ -88,7 +90,14 @@ def make_server(*, log: bool = True) -> Server:
 
 def run_server(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    return _common.serve(make_server(), options, "chat")
+
+    def on_connect(conn: ServerConn) -> None:
+        say(f"+ {conn.name} has come")
+
+    def on_close(conn: ServerConn, reason: CloseReason) -> None:
+        say(f"- {conn.name} has left: {reason}")
+
+    return _common.serve(make_server(on_connect, on_close), options, "chat")
 
 
 def run_client(options: argparse.Namespace) -> int:
@@ -133,28 +142,22 @@ def talk(client: ClientConn, prefix: str) -> None:
 
 def run_demo(_options: argparse.Namespace) -> int:
     """A conversation over real sockets, in one process."""
-    server = make_server(log=False)
-    conversation = [
-        ("Ann", "Hello! Is anybody here?"),
-        ("Bob", "I am. Hello, Ann."),
-        ("Eve", "So am I: nothing said here is private."),
-        ("Ann", "Grüß Gott, Eve. UTF-8 works, then."),
-        ("Bob", "See you tomorrow."),
-    ]
+    arrived = threading.Semaphore(0)
+    server = make_server(lambda _conn: arrived.release(), lambda _conn, _reason: None)
     with server.running(("127.0.0.1", 0)) as address:
         say(f"The chat server listens on {_common.where(address)}.")
         guests = {name: Guest(name, address) for name in ("Ann", "Bob", "Eve")}
-        _wait_until_in_the_room(guests)
-        for name, text in conversation:
+        for _ in guests:
+            arrived.acquire(timeout=DEMO_TIMEOUT)  # only who is in the room hears what is said
+        for name, text in CONVERSATION:
             say(f"{name} says: {text}")
             guests[name].say(text)
             for other in guests.values():
                 if other.name != name:
-                    say(f"    {other.name} hears: {other.heard.get(timeout=10.0)}")
+                    say(f"    {other.name} hears: {other.heard.get(timeout=DEMO_TIMEOUT)}")
         for guest in guests.values():
             guest.leave()
-        say(f"All have left; {server.connection_count} connections remain.")
-    say("The server has stopped.")
+    say("All have left, and the server has stopped.")
     return 0
 
 
