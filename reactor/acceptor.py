@@ -134,8 +134,8 @@ class Acceptor:
 
     def _handle_ready(self, _ready: int) -> None:
         for _ in range(ACCEPTS_PER_PASS):
-            if self._channel is None:
-                return  # closed by what on_accept did
+            if self._channel is None or not self._channel.events:
+                return  # closed or paused by what on_accept did
             try:
                 sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
@@ -174,14 +174,15 @@ class Acceptor:
             self._reactor.modify(self._channel, 0)
 
     def resume(self) -> None:
-        """Accept again."""
+        """Accept again. Nothing once it is closed."""
+        if self._channel is None:
+            return
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         if self._spare is None:
             self._spare = _open_spare()
-        if self._channel is not None:
-            self._reactor.modify(self._channel, READ)
+        self._reactor.modify(self._channel, READ)
 
     def close(self) -> None:
         """Stop listening. Twice is once."""

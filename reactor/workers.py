@@ -88,7 +88,9 @@ class WorkerPool:
         self._ready: deque[Job] = deque()
         self._lock = threading.Lock()
         self._drains = 0  # under the lock: submitted and not ended
-        self._parked = False  # under the lock: one of them waits in `_park`, and nobody has called it
+        self._parked = (
+            False  # under the lock: one of them waits in `_park`, and nobody has called it
+        )
         self._shut_down = False  # under the lock
         # One put by whoever clears `_parked`, one get by each drain that waits: two may wait for a
         # moment, the one that has been called and the next one.

@@ -9,6 +9,7 @@ from tao.backoff import Backoff
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.context import Context
+from tao.data_source import DataSource
 from tao.errors import (
     ConnectionClosedError,
     FrameTooLargeError,
@@ -37,6 +38,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionState",
     "Context",
+    "DataSource",
     "FrameTooLargeError",
     "Group",
     "HeartBeatMessage",

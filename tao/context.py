@@ -6,6 +6,8 @@ the handler, but may be handed on to others.
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any, Generic, Protocol, TypeVar
 
 from tao.interfaces import MessageServer
@@ -13,6 +15,10 @@ from tao.interfaces import MessageServer
 __all__ = ["Context", "ContextSource"]
 
 M_co = TypeVar("M_co", covariant=True)
+
+
+_DEADLINE = object()
+"""The key under which `with_timeout` keeps the monotonic time of the deadline."""
 
 
 class ContextSource(Protocol):
@@ -71,11 +77,29 @@ class Context(Generic[M_co]):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the answer is no longer wanted: the connection has been closed, or the server stops.
+        """Whether the answer is no longer wanted: the connection has been closed, the server stops, or
+        the deadline has passed.
 
         A peer that has only finished sending still wants its answers.
         """
-        return self._session.cancelled
+        return self._session.cancelled or self.remaining == 0.0
+
+    def with_timeout(self, seconds: float) -> Context[M_co]:
+        """A context for the same message that is cancelled in `seconds`, if not before.
+
+        A deadline that is nearer already stays. Raises ValueError for a number that is not finite.
+        """
+        if not math.isfinite(seconds):
+            raise ValueError(f"a time-out is a finite number of seconds, not {seconds!r}")
+        deadline = time.monotonic() + seconds
+        before = self.value(_DEADLINE)
+        return self.with_value(_DEADLINE, deadline if before is None else min(before, deadline))
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, 0.0 when it has passed; None when there is none."""
+        deadline = self.value(_DEADLINE)
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`, for `timeout` seconds at the most; returns `cancelled`.
@@ -83,7 +107,11 @@ class Context(Generic[M_co]):
         For handlers that wait anyway: they end early when nobody wants them any more. Never call it
         in an inline handler, which would hold the loop.
         """
-        return self._session.wait_cancelled(timeout)
+        remaining = self.remaining
+        if remaining is not None:
+            timeout = remaining if timeout is None else min(timeout, remaining)
+        self._session.wait_cancelled(timeout)
+        return self.cancelled
 
     def __repr__(self) -> str:
         return f"<Context of {self.message!r} on connection {self.net_id}>"

@@ -17,13 +17,14 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from reactor import (
     Acceptor,
@@ -40,6 +41,7 @@ from reactor import (
 from tao.address import check_address, format_address
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
+from tao.data_source import DataSource
 from tao.errors import NotRegisteredError, TaoError, WouldBlockError
 from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
@@ -90,7 +92,11 @@ class Server:
     - `on_error(conn, exception)`: a decoder or a handler raised, or a message was not understood.
     - `worker_size`: handlers that may run at once; `executor`: where, if not on threads of its own.
     - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
-    - `max_connections`: those beyond are refused.
+    - `max_connections`: how many there may be; those beyond are closed at once ("refuse"), or wait in the
+      system's backlog until there is room ("wait"), as `when_full` says.
+    - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused.
+    - `backlog`: connections that the system may keep waiting for each address that is listened on.
+    - `data_source`: closed when the server has stopped and all handlers have returned.
     - `tls`: an `ssl.SSLContext`, as `load_server_tls` makes it.
     - `heartbeat`: how often to give a sign of life, and when to give a silent peer up.
     - `close_on_error`: whether an exception in a handler costs its connection.
@@ -113,6 +119,10 @@ class Server:
         worker_size: int = 20,
         buffer_size: int = 256,
         max_connections: int = 1000,
+        max_connections_per_address: int | None = None,
+        when_full: Literal["refuse", "wait"] = "refuse",
+        backlog: int = 1024,
+        data_source: DataSource[Any] | None = None,
         tls: ssl.SSLContext | None = None,
         heartbeat: Heartbeat | None = None,
         executor: Executor | None = None,
@@ -123,6 +133,11 @@ class Server:
         _check_count("worker_size", worker_size, "handlers that may run at once")
         _check_count("buffer_size", buffer_size, "messages that may wait on one connection")
         _check_count("max_connections", max_connections, "connections")
+        _check_count("backlog", backlog, "connections that may wait to be accepted")
+        if max_connections_per_address is not None:
+            _check_count("max_connections_per_address", max_connections_per_address, "connections")
+        if when_full not in ("refuse", "wait"):
+            raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
         self._registry = registry
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
@@ -132,6 +147,11 @@ class Server:
         self._worker_size = worker_size
         self._executor = executor
         self._max_connections = max_connections
+        self._max_per_address = max_connections_per_address
+        self._waits_when_full = when_full == "wait"
+        self._backlog = backlog
+        self._data_source = data_source
+        self._per_address: Counter[str] = Counter()  # the loop's thread
         self._tls = tls  # set by any thread, for the connections that are accepted after that
         self._metrics = Metrics()  # the loop's thread
         self._made_at = time.monotonic()
@@ -170,7 +190,11 @@ class Server:
             raise TaoError("this server has been stopped; make a new one")
         if not isinstance(address, socket.socket):
             check_address(address, first_port=0)
-        sock = address if isinstance(address, socket.socket) else listen(address)
+        sock = (
+            address
+            if isinstance(address, socket.socket)
+            else listen(address, backlog=self._backlog)
+        )
         sock.setblocking(False)
         bound = sock.getsockname()
         try:
@@ -349,6 +373,8 @@ class Server:
         pool, reactor = self._pool, self._reactor
         assert pool is not None and reactor is not None
         pool.shutdown(wait=not self._left_behind)
+        if self._data_source is not None:
+            self._data_source.close_all()
         if self._given_reactor is None:
             reactor.close()
         self._finished.set()
@@ -357,15 +383,15 @@ class Server:
 
     def _handle_accepted(self, sock: socket.socket, address: Any) -> None:
         """The loop's thread."""
+        host = address[0] if isinstance(address, tuple) else ""
         if len(self._sessions) >= self._max_connections:
-            self._metrics.connections_refused += 1
-            logger.warning(
-                "refused %s: max_connections (%d) is reached",
-                format_address(address),
-                self._max_connections,
-            )
-            sock.close()
+            self._refuse(sock, address, "max_connections", self._max_connections)
             return
+        if self._max_per_address is not None and host:
+            if self._per_address[host] >= self._max_per_address:
+                self._refuse(sock, address, "max_connections_per_address", self._max_per_address)
+                return
+            self._per_address[host] += 1
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reactor, pool = self._reactor, self._pool
@@ -394,17 +420,37 @@ class Server:
         session.connection.start(sock)
         for interval, callback in self._schedules:
             conn.run_every(interval, callback)
+        if self._waits_when_full and len(self._sessions) >= self._max_connections:
+            for acceptor in self._acceptors:
+                acceptor.pause()
+
+    def _refuse(self, sock: socket.socket, address: Any, what: str, limit: int) -> None:
+        self._metrics.connections_refused += 1
+        peer = format_address(address)
+        logger.warning("refused %s: %s (%d) is reached", peer, what, limit, extra={"peer": peer})
+        sock.close()
 
     def _handle_gone(self, net_id: int, reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
         session = self._sessions.pop(net_id, None)
         if session is not None:
+            self._make_room(session.remote_address)
             self._metrics.add_traffic(session.traffic)
             for group in list(self._groups.values()):
                 group.leave(session.conn)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
+
+    def _make_room(self, address: Any) -> None:
+        """A connection from there is gone."""
+        if self._max_per_address is not None and isinstance(address, tuple):
+            self._per_address[address[0]] -= 1
+            if self._per_address[address[0]] <= 0:
+                del self._per_address[address[0]]
+        if self._waits_when_full and len(self._sessions) == self._max_connections - 1:
+            for acceptor in self._acceptors:
+                acceptor.resume()
 
     def set_tls(self, context: ssl.SSLContext) -> None:
         """Use another context for the connections that come from now on: a renewed certificate, say.

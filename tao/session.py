@@ -526,22 +526,30 @@ class Session(Generic[C]):
         """Tell the application, then close if that is the policy. On a worker."""
         self._reactor.post(partial(self._metrics.count_error, error))
         if isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
-            logger.warning("%s: %s", self.conn, error)  # the peer's doing
+            self._log(logging.WARNING, "%s: %s", self.conn, error)  # the peer's doing
         elif isinstance(error, ConnectionClosedError):
-            logger.info("%s: a handler wrote too late: %s", self.conn, error)
+            self._log(logging.INFO, "%s: a handler wrote too late: %s", self.conn, error)
         else:
-            logger.error("%s: handling a message failed", self.conn, exc_info=error)
+            self._log(logging.ERROR, "%s: handling a message failed", self.conn, error=error)
         self._on_error(error)
         if close:
             self.close(CloseCause.FAILED, error)
+
+    def _log(
+        self, level: int, text: str, *values: object, error: BaseException | None = None
+    ) -> None:
+        """With the connection's id and peer as fields of the record, for handlers that use them."""
+        if logger.isEnabledFor(level):
+            extra = {"net_id": self.net_id, "peer": self.conn.name}
+            logger.log(level, text, *values, exc_info=error, extra=extra)
 
     def _on_error(self, error: BaseException) -> None:
         on_error = self._callbacks.on_error
         if on_error is not None:
             try:
                 on_error(self.conn, error)
-            except BaseException:
-                logger.exception("%s: on_error raised", self.conn)
+            except BaseException as failure:
+                self._log(logging.ERROR, "%s: on_error raised", self.conn, error=failure)
 
     # -- what the connection says ----------------------------------------------------------------
 
@@ -607,7 +615,7 @@ class Session(Generic[C]):
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
         reason = replace(reason, unhandled=self._unhandled, undecoded=self._input.size)
-        logger.info("%s: %s", self.conn, reason)
+        self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
             self._on_gone(reason)
             return
@@ -619,8 +627,8 @@ class Session(Generic[C]):
         assert on_close is not None
         try:
             on_close(self.conn, reason)
-        except BaseException:
-            logger.exception("%s: on_close raised", self.conn)
+        except BaseException as failure:
+            self._log(logging.ERROR, "%s: on_close raised", self.conn, error=failure)
         self._reactor.post(partial(self._on_gone, reason))
 
     # -- any thread ------------------------------------------------------------------------------
