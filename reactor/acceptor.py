@@ -87,14 +87,15 @@ def listen(address: tuple[str, int] | str, *, backlog: int = 1024) -> socket.soc
                 "; stop the program that uses it, or choose another port (0 lets the system choose)"
             )
         raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}{hint}") from error
-    except OverflowError as error:
-        sock.close()
-        raise ValueError(f"a port is a number from 0 to 65535, not {address[1]!r}") from error
     return sock
 
 
 def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, Any]:
     host, port = address
+    if (
+        not 0 <= port <= 65535
+    ):  # getaddrinfo(3) takes it modulo 65,536, or does not say what is wrong
+        raise ValueError(f"a port is a number from 0 to 65535, not {port!r}")
     if not host:
         if socket.has_dualstack_ipv6():
             return socket.AF_INET6, ("::", port)
@@ -124,7 +125,8 @@ class Acceptor:
         self._reactor = reactor
         self._socket = sock
         self._on_accept = on_accept
-        self._retry: Timeout | None = None
+        self._paused = False  # somebody has asked for it
+        self._retry: Timeout | None = None  # the system has run out of something
         self._spare: int | None = _open_spare()
         self._channel: Channel | None = reactor.register(sock, READ, self._handle_ready)
         self.address: Any = sock.getsockname()
@@ -165,24 +167,29 @@ class Acceptor:
             except OSError:
                 pass  # another thread was faster, or the client has given up
             self._spare = _open_spare()
-        self.pause()
-        self._retry = self._reactor.call_later(RETRY_DELAY, self.resume)
+        self._retry = self._reactor.call_later(RETRY_DELAY, self._try_again)
+        self._update_interest()
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if self._spare is None:
+            self._spare = _open_spare()
+        self._update_interest()
 
     def pause(self) -> None:
         """Accept nothing until `resume`; clients wait in the system's backlog."""
-        if self._channel is not None:
-            self._reactor.modify(self._channel, 0)
+        self._paused = True
+        self._update_interest()
 
     def resume(self) -> None:
-        """Accept again. Nothing once it is closed."""
-        if self._channel is None:
-            return
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        if self._spare is None:
-            self._spare = _open_spare()
-        self._reactor.modify(self._channel, READ)
+        """Accept again."""
+        self._paused = False
+        self._update_interest()
+
+    def _update_interest(self) -> None:
+        if self._channel is not None:
+            accepting = not self._paused and self._retry is None
+            self._reactor.modify(self._channel, READ if accepting else 0)
 
     def close(self) -> None:
         """Stop listening. Twice is once."""
@@ -197,7 +204,8 @@ class Acceptor:
             self._spare = None
         path = self.address if self._socket.family == socket.AF_UNIX else None
         self._socket.close()
-        if path:
+        # An abstract address, of Linux, begins with a zero byte and has no file.
+        if path and path[0] not in ("\0", 0):
             try:
                 os.unlink(path)
             except OSError:

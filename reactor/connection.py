@@ -247,9 +247,10 @@ class Connection:
                 return WriteResult.CLOSED
             pending = self.outbox_size + self._in_flight + self._queue.size + size
             if pending > limit:
-                if not drop_oldest or not self._drop_oldest(pending - limit):
+                dropped = self._drop_oldest(pending - limit) if drop_oldest else 0
+                if not dropped:
                     return WriteResult.FULL
-                pending = limit
+                pending -= dropped
             self._outbox.append(data)
             self.outbox_size += size
             posted, self._flush_posted = self._flush_posted, True
@@ -258,8 +259,8 @@ class Connection:
             self._notify()
         return _ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
 
-    def _drop_oldest(self, size: int) -> bool:
-        """Make room for `size` bytes, if that is possible. Under the lock."""
+    def _drop_oldest(self, size: int) -> int:
+        """Make room for `size` bytes; how many it became, 0 if there is not so much. Under the lock."""
         dropped = 0
         for count, frame in enumerate(self._outbox, 1):
             dropped += len(frame)
@@ -267,8 +268,8 @@ class Connection:
                 del self._outbox[:count]
                 self.outbox_size -= dropped
                 self.frames_dropped += count
-                return True
-        return False
+                return dropped
+        return 0
 
     def close(
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
@@ -389,6 +390,12 @@ class Connection:
             assert sock is not None
             try:
                 size = sock.recv_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self.fail(error)
+                return
+            try:
                 if not size:
                     self._handle_peer_fin()
                 elif self._tls is None:
@@ -397,10 +404,6 @@ class Connection:
                     self._handle_data(buffer[:size].tobytes())
                 else:
                     self._handle_ciphertext(self._tls, buffer[:size].tobytes())
-            except (BlockingIOError, InterruptedError):
-                pass
-            except OSError as error:
-                self.fail(error)
             except Exception as error:
                 self._handle_defect(error)
             return

@@ -34,11 +34,13 @@ def _numeric(address: tuple[str, int] | str) -> list[AddressInfo] | None:
     if isinstance(address, str):
         return [(socket.AF_UNIX, address)]
     host, port = address
+    if not 0 < port <= 65535:  # getaddrinfo(3) takes it modulo 65,536
+        raise OSError(errno.EINVAL, f"a port to connect to is from 1 to 65535, not {port!r}")
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         return None
     return [(info[0], info[4]) for info in found]
 
@@ -70,7 +72,11 @@ class Connector:
         self._channel: Channel | None = None
         self._deadline: Timeout | None = None
         self._done = False
-        known = _numeric(address)
+        try:
+            known = _numeric(address)
+        except OSError as error:
+            self._error = error
+            known = []
         if known is not None:
             self._candidates = known
             reactor.call_soon(self._try_next)
@@ -117,7 +123,8 @@ class Connector:
             if code == 0:
                 self._finish()
                 return
-            if code in _UNDER_WAY:
+            # Of a Unix socket EAGAIN means that the backlog is full: connect(2).
+            if code in _UNDER_WAY and (family != _UNIX or code == errno.EINPROGRESS):
                 self._channel = self._reactor.register(self._socket, WRITE, self._handle_ready)
                 self._deadline = self._reactor.call_later(self._timeout, self._handle_timeout)
                 return

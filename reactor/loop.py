@@ -117,7 +117,7 @@ class Reactor:
         self._channels: dict[int, Channel] = {}
         self._receive_buffers: dict[int, memoryview] = {}
         self._expired: deque[Timeout] = deque()
-        self._at_pass_end: list[Callable[[], object]] = []
+        self._at_pass_end: deque[Callable[[], object]] = deque()
         # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
         # which deque documents as safe between threads.
         self._posted: deque[Callable[[], object]] = deque()
@@ -168,6 +168,8 @@ class Reactor:
             until_due = self.timeout()
             if timeout is None or (until_due is not None and until_due < timeout):
                 timeout = until_due
+            elif timeout < 0:
+                timeout = 0.0
             return self._pass(timeout)
         finally:
             self._running = False
@@ -276,13 +278,13 @@ class Reactor:
                     callback()
                 except Exception:
                     _log_failure(callback)
-            if self._at_pass_end:
-                callbacks, self._at_pass_end = self._at_pass_end, []
-                for callback in callbacks:
-                    try:
-                        callback()
-                    except Exception:
-                        _log_failure(callback)
+            at_end = self._at_pass_end
+            for _ in range(len(at_end)):
+                callback = at_end.popleft()
+                try:
+                    callback()
+                except Exception:
+                    _log_failure(callback)
             self.pass_seconds = self._monotonic() - now
             return done
         finally:
@@ -432,7 +434,7 @@ class Reactor:
         self._check()
         _check_events(events)
         channel = self._channel_of(fileobj)
-        before, channel.events = channel.events, events
+        before = channel.events
         if before == events:
             return
         # Pollers have no notion of a descriptor that waits for nothing.
@@ -442,6 +444,7 @@ class Reactor:
             self._poller.register(channel.fd, events)
         else:
             self._poller.modify(channel.fd, events)
+        channel.events = events
 
     def unregister(self, fileobj: FileDescriptorLike) -> None:
         """Forget it: no callback comes any more, in this very pass too. Before closing it, please.
@@ -521,18 +524,18 @@ class Reactor:
 class _Repetition(Timeout):
     """A time-out that puts itself back into the wheel."""
 
-    __slots__ = ("_action", "_interval", "_next", "_reactor")
+    __slots__ = ("_interval", "_next", "_reactor")
 
     def __init__(self, reactor: Reactor, interval: float, action: Callable[[], object]) -> None:
         super().__init__(action)
         self._reactor = reactor
         self._interval = interval
-        self._action = action
         self._next = reactor.time() + interval
         reactor._wheel.add(self, reactor._tick_after(self._next))
 
     def fire(self) -> None:
-        if self._callback is None:
+        action = self._callback
+        if action is None:
             return
         reactor = self._reactor
         # Back into the wheel first: the action may cancel, and may raise. The next time is the first
@@ -540,7 +543,7 @@ class _Repetition(Timeout):
         behind = reactor.pass_time - self._next
         self._next += self._interval * (1 + max(0, math.floor(behind / self._interval)))
         reactor._wheel.add(self, reactor._tick_after(self._next))
-        self._action()
+        action()
 
 
 def _bind(

@@ -65,15 +65,18 @@ class DataSource(Generic[T]):
         except AttributeError:
             pass  # outside of here, so that what the factory raises does not look like its consequence
         resource = self._factory()
-        with self._lock:
-            late = self._closed
-            if not late:
-                self._resources.append(resource)
-        if late:
+        if not self._keep(resource):
             self._close_one(resource)
             raise _closed_error()
         self._local.resource = resource
         return resource
+
+    def _keep(self, resource: T) -> bool:
+        """Note it for `close_all`; False if that was called while it was made."""
+        with self._lock:
+            if not self._closed:
+                self._resources.append(resource)
+            return not self._closed
 
     def close_all(self) -> None:
         """Close every resource, in the order of their making; from now on there are none.

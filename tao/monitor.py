@@ -28,7 +28,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from reactor import Waker, listen
@@ -57,6 +57,69 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that `close` waits for answers that are being made: a source may hang."""
 
 
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+JSON = "application/json; charset=utf-8"  # as Go's expvar says it
+
+_Number: TypeAlias = Callable[[MetricsSnapshot], float]
+
+# Name, meaning, value. For the names see https://prometheus.io/docs/practices/naming/. What is not
+# here is the histogram of handler time, which has the number of handlers as well, and the errors,
+# which have a label for their kind.
+COUNTERS: tuple[tuple[str, str, _Number], ...] = (
+    (
+        "tao_connections_total",
+        "Connections accepted and not refused at once.",
+        lambda snapshot: snapshot.connections_total,
+    ),
+    (
+        "tao_connections_refused_total",
+        "Connections refused for want of room.",
+        lambda snapshot: snapshot.connections_refused,
+    ),
+    (
+        "tao_messages_received_total",
+        "Messages received.",
+        lambda snapshot: snapshot.messages_in,
+    ),
+    (
+        "tao_bytes_received_total",
+        "Bytes that the sockets gave.",
+        lambda snapshot: snapshot.bytes_in,
+    ),
+    (
+        "tao_bytes_sent_total",
+        "Bytes that the sockets took.",
+        lambda snapshot: snapshot.bytes_out,
+    ),
+    (
+        "tao_loop_wakeups_total",
+        "Times that another thread ended the loop's sleep.",
+        lambda snapshot: snapshot.wakeups,
+    ),
+    ("tao_loop_passes_total", "Passes of the loop.", lambda snapshot: snapshot.passes),
+)
+GAUGES: tuple[tuple[str, str, _Number], ...] = (
+    (
+        "tao_connections_open",
+        "Connections that are there now.",
+        lambda snapshot: snapshot.connections_open,
+    ),
+    (
+        "tao_queue_depth",
+        "Connections whose messages wait for a worker.",
+        lambda snapshot: snapshot.queue_depth,
+    ),
+    ("tao_timers", "Timers that are set.", lambda snapshot: snapshot.timers),
+    (
+        "tao_loop_lag_seconds",
+        "Time that the loop took for its last pass.",
+        lambda snapshot: snapshot.loop_lag,
+    ),
+    ("tao_uptime_seconds", "Time since the server was made.", lambda snapshot: snapshot.uptime),
+)
+
+
 def monitor_on(port: int, host: str = "127.0.0.1") -> Monitor:
     """Serve the numbers of what will be added over HTTP, from a thread of its own; does not block.
 
@@ -73,7 +136,12 @@ def monitor_on(port: int, host: str = "127.0.0.1") -> Monitor:
     port that is none.
     """
     check_address((host, port), first_port=0)
-    return Monitor(listen((host, port), backlog=MAX_CONNECTIONS))
+    sock = listen((host, port), backlog=MAX_CONNECTIONS)
+    try:
+        return Monitor(sock)
+    except BaseException:  # no thread to be had, say
+        sock.close()
+        raise
 
 
 class Monitor:
@@ -207,11 +275,6 @@ class _Page:
     status: HTTPStatus = HTTPStatus.OK
 
 
-TEXT = "text/plain; charset=utf-8"
-HTML = "text/html; charset=utf-8"
-JSON = "application/json; charset=utf-8"  # as Go's expvar says it
-
-
 def _index_page() -> _Page:
     return _Page(
         HTML,
@@ -242,7 +305,7 @@ def _vars_page(snapshots: Mapping[str, MetricsSnapshot]) -> _Page:
         **_tao_1_6(connections, handled, seconds, handled / seconds if seconds else 0.0),
     }
     # Names of any script are escaped: plain ASCII survives every terminal.
-    return _Page(JSON, json.dumps(found, indent=2, allow_nan=False).encode("ascii") + b"\n")
+    return _Page(JSON, json.dumps(found, indent=2).encode("ascii") + b"\n")
 
 
 def _variables(snapshot: MetricsSnapshot) -> dict[str, object]:
@@ -266,27 +329,6 @@ def _variables(snapshot: MetricsSnapshot) -> dict[str, object]:
 
 def _tao_1_6(connections: int, handled: int, seconds: float, rate: float) -> dict[str, object]:
     return {"TotalConn": connections, "TotalHandle": handled, "TotalTime": seconds, "QPS": rate}
-
-
-# Prometheus' names: https://prometheus.io/docs/practices/naming/. `handled`, `handler_seconds` and
-# `handler_histogram` make the histogram, `errors` the counter with a label for their kind.
-COUNTERS = (
-    ("connections", "connections_total", "Connections accepted and not refused at once."),
-    ("connections_refused", "connections_refused", "Connections refused for want of room."),
-    ("messages_received", "messages_in", "Messages received and decoded."),
-    ("messages_sent", "messages_out", "Messages handed to connections."),
-    ("bytes_received", "bytes_in", "Bytes received; with TLS, after decryption."),
-    ("bytes_sent", "bytes_out", "Bytes sent; with TLS, before encryption."),
-    ("loop_wakeups", "wakeups", "Times that another thread ended the loop's sleep."),
-    ("loop_passes", "passes", "Passes of the loop."),
-)
-GAUGES = (
-    ("connections_open", "connections_open", "Connections that are open now."),
-    ("queue_depth", "queue_depth", "Connections whose messages wait for a worker."),
-    ("timers", "timers", "Timers that are set."),
-    ("loop_lag_seconds", "loop_lag", "Time that the loop took for its last pass."),
-    ("uptime_seconds", "uptime", "Time since the server was made."),
-)
 
 
 def _prometheus_page(snapshots: Mapping[str, MetricsSnapshot]) -> _Page:
@@ -318,18 +360,18 @@ class _Collector:
             HistogramMetricFamily,
         )
 
-        for name, field, text in COUNTERS:
-            counter = CounterMetricFamily(f"tao_{name}", text, labels=["server"])
+        for name, text, number in COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=["server"])
             for server, snapshot in self._snapshots.items():
-                counter.add_metric([server], getattr(snapshot, field))
+                counter.add_metric([server], number(snapshot))
             yield counter
-        for name, field, text in GAUGES:
-            gauge = GaugeMetricFamily(f"tao_{name}", text, labels=["server"])
+        for name, text, number in GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=["server"])
             for server, snapshot in self._snapshots.items():
-                gauge.add_metric([server], getattr(snapshot, field))
+                gauge.add_metric([server], number(snapshot))
             yield gauge
         errors = CounterMetricFamily(
-            "tao_errors", "Errors by the name of the exception.", labels=["server", "kind"]
+            "tao_errors_total", "Errors by the name of the exception.", labels=["server", "kind"]
         )
         times = HistogramMetricFamily(
             "tao_handler_seconds", "Time that handlers took.", labels=["server"]
