@@ -24,6 +24,7 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from reactor.loop import Reactor
@@ -80,9 +81,9 @@ class WorkerPool:
         self._monotonic = reactor.clock.monotonic
         self._worker_size = worker_size
         self._owns_executor = executor is None
-        self._executor = executor or ThreadPoolExecutor(
-            max_workers=worker_size, thread_name_prefix="tao-worker"
-        )
+        if executor is None:
+            executor = ThreadPoolExecutor(worker_size, thread_name_prefix="tao-worker")
+        self._executor = executor
         # Appended to by the loop's thread, taken from by the drains. deque's append and popleft are
         # safe between threads by its documentation, and a popleft gives each job to one drain only.
         self._ready: deque[Job] = deque()
@@ -165,22 +166,33 @@ class WorkerPool:
             self._drains += count
         for started in range(count):
             try:
-                self._executor.submit(self._drain).add_done_callback(_log_failure)
+                self._executor.submit(self._drain).add_done_callback(self._handle_done)
             except RuntimeError as error:  # the executor has been shut down, by its owner or by us
                 with self._lock:
                     self._drains -= count - started
-                    gone = self._drains == 0
-                if gone:
-                    self._refuse_all(error)
+                self._refuse_waiting(error)
                 return
 
-    def _refuse_all(self, error: BaseException) -> None:
-        while True:
-            try:
-                job = self._ready.popleft()
-            except IndexError:
+    def _handle_done(self, future: Future[None]) -> None:
+        """A drain has ended, or will never begin. Any thread."""
+        if future.cancelled():
+            with self._lock:
+                self._drains -= 1
+            error = RuntimeError(
+                "the executor has been shut down, and has dropped what it was given"
+            )
+            self._reactor.post(partial(self._refuse_waiting, error))
+            self._reactor.wake()
+        elif (failure := future.exception()) is not None:
+            logger.critical("a worker's drain failed; this is a defect", exc_info=failure)
+
+    def _refuse_waiting(self, error: BaseException) -> None:
+        """No more drains can be had. Those that there are will take what waits; if there are any."""
+        with self._lock:
+            if self._drains:
                 return
-            job.refuse(error)
+        while self._ready:
+            self._ready.popleft().refuse(error)
 
     # -- the workers -----------------------------------------------------------------------------
 
@@ -276,8 +288,3 @@ class WorkerPool:
             f"<WorkerPool {self._worker_size} workers, {self._drains} active, "
             f"{len(self._ready)} jobs waiting>"
         )
-
-
-def _log_failure(future: Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        logger.critical("a worker's drain failed; this is a defect", exc_info=error)

@@ -56,7 +56,6 @@ RETRY_DELAY = 0.1
 CLOSE_TIMEOUT = 5.0
 """Seconds that `close` waits for answers that are being made: a source may hang."""
 
-
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 JSON = "application/json; charset=utf-8"  # as Go's expvar says it
@@ -67,56 +66,20 @@ _Number: TypeAlias = Callable[[MetricsSnapshot], float]
 # here is the histogram of handler time, which has the number of handlers as well, and the errors,
 # which have a label for their kind.
 COUNTERS: tuple[tuple[str, str, _Number], ...] = (
-    (
-        "tao_connections_total",
-        "Connections accepted and not refused at once.",
-        lambda snapshot: snapshot.connections_total,
-    ),
-    (
-        "tao_connections_refused_total",
-        "Connections refused for want of room.",
-        lambda snapshot: snapshot.connections_refused,
-    ),
-    (
-        "tao_messages_received_total",
-        "Messages received.",
-        lambda snapshot: snapshot.messages_in,
-    ),
-    (
-        "tao_bytes_received_total",
-        "Bytes that the sockets gave.",
-        lambda snapshot: snapshot.bytes_in,
-    ),
-    (
-        "tao_bytes_sent_total",
-        "Bytes that the sockets took.",
-        lambda snapshot: snapshot.bytes_out,
-    ),
-    (
-        "tao_loop_wakeups_total",
-        "Times that another thread ended the loop's sleep.",
-        lambda snapshot: snapshot.wakeups,
-    ),
-    ("tao_loop_passes_total", "Passes of the loop.", lambda snapshot: snapshot.passes),
+    ("tao_connections_total", "Connections accepted.", lambda now: now.connections_total),
+    ("tao_connections_refused_total", "Refused: no room.", lambda now: now.connections_refused),
+    ("tao_messages_received_total", "Messages received.", lambda now: now.messages_in),
+    ("tao_bytes_received_total", "Bytes that the sockets gave.", lambda now: now.bytes_in),
+    ("tao_bytes_sent_total", "Bytes that the sockets took.", lambda now: now.bytes_out),
+    ("tao_loop_wakeups_total", "Ends of the loop's sleep by a thread.", lambda now: now.wakeups),
+    ("tao_loop_passes_total", "Passes of the loop.", lambda now: now.passes),
 )
 GAUGES: tuple[tuple[str, str, _Number], ...] = (
-    (
-        "tao_connections_open",
-        "Connections that are there now.",
-        lambda snapshot: snapshot.connections_open,
-    ),
-    (
-        "tao_queue_depth",
-        "Connections whose messages wait for a worker.",
-        lambda snapshot: snapshot.queue_depth,
-    ),
-    ("tao_timers", "Timers that are set.", lambda snapshot: snapshot.timers),
-    (
-        "tao_loop_lag_seconds",
-        "Time that the loop took for its last pass.",
-        lambda snapshot: snapshot.loop_lag,
-    ),
-    ("tao_uptime_seconds", "Time since the server was made.", lambda snapshot: snapshot.uptime),
+    ("tao_connections_open", "Connections that are there now.", lambda now: now.connections_open),
+    ("tao_queue_depth", "Connections that wait for a worker.", lambda now: now.queue_depth),
+    ("tao_timers", "Timers that are set.", lambda now: now.timers),
+    ("tao_loop_lag_seconds", "Time that the loop's last pass took.", lambda now: now.loop_lag),
+    ("tao_uptime_seconds", "Time since the server was made.", lambda now: now.uptime),
 )
 
 
