@@ -28,7 +28,7 @@ from reactor import (
 from tao.address import check_address, format_address
 from tao.backoff import Backoff
 from tao.codec import Codec, TypeLengthValueCodec
-from tao.conn import Conn
+from tao.conn import Conn, bound
 from tao.errors import ConnectionClosedError, TaoError, WouldBlockError
 from tao.heartbeat import Heartbeat
 from tao.message import Message
@@ -323,13 +323,13 @@ class ClientConn(Conn["ClientConn"]):
         self, when: float, callback: Callable[[float, ClientConn], object], *, keep: bool = False
     ) -> int:
         """As `Conn.run_at`. With `keep` it outlives the connection, and ends with the client."""
-        return self._timers(keep).run_at(when, lambda now: callback(now, self))
+        return self._timers(keep).run_at(when, bound(callback, self))
 
     def run_after(
         self, delay: float, callback: Callable[[float, ClientConn], object], *, keep: bool = False
     ) -> int:
         """As `Conn.run_after`; for `keep` see `run_at`."""
-        return self._timers(keep).run_after(delay, lambda now: callback(now, self))
+        return self._timers(keep).run_after(delay, bound(callback, self))
 
     def run_every(
         self,
@@ -339,7 +339,7 @@ class ClientConn(Conn["ClientConn"]):
         keep: bool = False,
     ) -> int:
         """As `Conn.run_every`. With `keep` it runs while there is no connection, too."""
-        return self._timers(keep).run_every(interval, lambda now: callback(now, self))
+        return self._timers(keep).run_every(interval, bound(callback, self))
 
     def cancel_timer(self, timer_id: int) -> bool:
         """As `Conn.cancel_timer`, for kept timers as well."""

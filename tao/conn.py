@@ -120,17 +120,17 @@ class Conn(Generic[C]):
         connection's order. It ends with the connection.
         """
         conn = self._session.conn
-        return self._session.timers.run_at(when, lambda now: callback(now, conn))
+        return self._session.timers.run_at(when, bound(callback, conn))
 
     def run_after(self, delay: float, callback: Callable[[float, C], object]) -> int:
         """As `run_at`, in `delay` seconds."""
         conn = self._session.conn
-        return self._session.timers.run_after(delay, lambda now: callback(now, conn))
+        return self._session.timers.run_after(delay, bound(callback, conn))
 
     def run_every(self, interval: float, callback: Callable[[float, C], object]) -> int:
         """As `run_at`, every `interval` seconds. It does not drift; what is missed is skipped."""
         conn = self._session.conn
-        return self._session.timers.run_every(interval, lambda now: callback(now, conn))
+        return self._session.timers.run_every(interval, bound(callback, conn))
 
     def cancel_timer(self, timer_id: int) -> bool:
         """Call a timer off; its callback does not begin once this has returned.
@@ -142,3 +142,10 @@ class Conn(Generic[C]):
     def __repr__(self) -> str:
         kind = type(self).__name__
         return f"<{kind} {self.net_id} {self.name} {self.state}>"
+
+
+def bound(callback: Callable[[float, C], object], conn: C) -> Callable[[float], object]:
+    """A timer's callback with its connection. Raises TypeError for what cannot be called."""
+    if not callable(callback):
+        raise TypeError(f"a timer's callback must be a function of (now, conn), not {callback!r}")
+    return lambda now: callback(now, conn)

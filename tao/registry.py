@@ -90,8 +90,9 @@ class MessageRegistry:
             deserialize = _bounded(number, deserialize, max_size)
         entry = Entry(number, deserialize, handler, inline, max_size)
         # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
-        if number == HEARTBEAT and self._entries[HEARTBEAT].handler is _ignore:
-            self._entries[HEARTBEAT] = entry
+        present = self._entries.get(number)
+        if present is not None and present.handler is _ignore:
+            self._entries[number] = entry
         elif self._entries.setdefault(number, entry) is not entry:
             raise ValueError(
                 f"message number {number} is registered already; "

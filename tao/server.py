@@ -173,6 +173,7 @@ class Server:
         self._lock = threading.RLock()
         self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
         self._grace: Timeout | None = None  # the loop's thread
+        self._grace_ends = math.inf  # likewise; monotonic seconds
         self._drained = self._aborted = self._left_behind = 0  # the loop's thread
         self._stop_asked = False  # any thread; only ever set
         self._stopped = threading.Event()  # set by the loop's thread, when all connections are gone
@@ -322,7 +323,9 @@ class Server:
                     self._release()
             reactor.post(partial(self._begin_stop, grace))
             reactor.wake()
-            if not reactor.in_loop_thread() and not pool.on_worker():
+            # The loop's thread, in a pass or between two of them, and a handler would wait for
+            # themselves.
+            if reactor.thread != threading.get_ident() and not pool.on_worker():
                 self._finished.wait(grace + STOP_MARGIN)
         finished = self._finished.is_set() and not self._left_behind
         return StopReport(self._drained, self._aborted, finished)
@@ -337,9 +340,12 @@ class Server:
                 acceptor.close()
             for session in list(self._sessions.values()):
                 session.close(CloseCause.STOPPED)
-        if self._grace is not None:
-            self._grace.cancel()
-        self._grace = reactor.call_later(grace, self._handle_grace_over)
+        ends = reactor.time() + grace
+        if self._grace is None or ends < self._grace_ends:
+            if self._grace is not None:
+                self._grace.cancel()
+            self._grace_ends = ends
+            self._grace = reactor.call_at(ends, self._handle_grace_over)
         self._check_stopped()
 
     def _handle_grace_over(self) -> None:

@@ -31,6 +31,7 @@ from reactor import (
     ConnectionState,
     Pause,
     Reactor,
+    ReactorClosedError,
     ReceiveBuffer,
     TlsStream,
     WorkerPool,
@@ -123,6 +124,7 @@ class Session(Generic[C]):
         "_closed_with",
         "_codec",
         "_collected",
+        "_collected_size",
         "_connection",
         "_context",
         "_decoded_by",
@@ -226,7 +228,9 @@ class Session(Generic[C]):
         # thread that runs them. The loop collects a batch's from time to time.
         self._replies: list[bytes] = []
         self._written = 0
-        self._collected = 0  # the loop's thread: of `_replies`, how many it has
+        # The loop's thread: of `_replies`, how many it has collected, and their size. Read by the worker:
+        # a value that is a moment old errs on the safe side.
+        self._collected = self._collected_size = 0
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
@@ -253,6 +257,7 @@ class Session(Generic[C]):
         alone = self._batch is None and not inbox
         if alone:  # else these three may be the worker's, and no handler is run in here
             self._replies, self._written, self._handler_thread = replies, 0, self._reactor.thread
+            self._collected_size = 0
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -332,7 +337,7 @@ class Session(Generic[C]):
             except BaseException as error:
                 self._report(error, self._options.close_on_error)
             if left:
-                if self._interrupted or self._written > self._output_high:
+                if self._interrupted or self._written - self._collected_size > self._output_high:
                     break  # in the second case the peer shall read before it gets more
                 if monotonic() >= pool.quiet_until:
                     self._announce()  # the next handler may block
@@ -351,6 +356,7 @@ class Session(Generic[C]):
             if count > self._collected:
                 replies = self._replies[self._collected : count]
                 self._collected = count
+                self._collected_size += sum(map(len, replies))
                 self._connection.send(replies)
 
     def finish(self) -> None:
@@ -380,7 +386,7 @@ class Session(Generic[C]):
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, []
         self._replies = []
-        self._written = self._collected = 0
+        self._written = self._collected = self._collected_size = 0
         self._pool.submit(self)
 
     def _advance(self) -> None:
@@ -426,7 +432,7 @@ class Session(Generic[C]):
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
-        self._replies, self._written = [], 0
+        self._replies, self._written, self._collected_size = [], 0, 0
         self._handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
@@ -495,7 +501,10 @@ class Session(Generic[C]):
 
     def is_idle(self) -> bool:
         """Whether nothing is under way that may still write. The loop's thread."""
-        return self._batch is None and not (self._inbox or self._backlog)
+        if self._batch is not None or self._inbox or self._backlog:
+            return False
+        # What one codec took for the beginning of a frame may be whole ones to the next.
+        return self._codec is self._decoded_by or not self._input.size
 
     def refuse(self, error: BaseException) -> None:
         """There are no workers any more; called instead of `run`. The loop's thread."""
@@ -512,8 +521,11 @@ class Session(Generic[C]):
 
     def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
         """An error that came up on the loop, as an item: on_error may block, and has its turn."""
-        close = self._options.close_on_error and not isinstance(
-            error, (UndefinedMessageError, NotRegisteredError)
+        # What is too large always costs the connection: whether it is found out from its header or from
+        # the whole frame depends on how TCP has cut the stream.
+        close = isinstance(error, FrameTooLargeError) or (
+            self._options.close_on_error
+            and not isinstance(error, (UndefinedMessageError, NotRegisteredError))
         )
         return (_owed, False, partial(self._report, error, close), data, start, end)
 
@@ -655,7 +667,10 @@ class Session(Generic[C]):
         if self._reactor.in_loop_thread():
             function(argument)
         else:
-            self._reactor.call_soon_threadsafe(function, argument)
+            try:
+                self._reactor.call_soon_threadsafe(function, argument)
+            except ReactorClosedError:
+                pass  # then there is nothing to pause or to resume
 
     def write(self, message: Message) -> bool:
         """Encode a message and queue it. See `Conn.write`."""
@@ -697,7 +712,7 @@ class Session(Generic[C]):
             state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
         ):
             raise self._closed_error()
-        pending = connection.pending + self._written + len(frame)
+        pending = connection.pending + self._written - self._collected_size + len(frame)
         if pending > self._options.connection.output_limit:
             raise self._full_error()
         self._replies.append(frame)

@@ -60,8 +60,6 @@ class ConnectionTimers:
         return self._set(_Timer(callback, True), 0.0, interval)
 
     def _set(self, timer: _Timer, when: float, interval: float) -> int:
-        if not callable(timer.callback):
-            raise TypeError(f"a timer's callback must be a function, not {timer.callback!r}")
         timer_id = next(_ids)
         with self._lock:
             if self._ended:
