@@ -63,12 +63,12 @@ JSON = "application/json; charset=utf-8"  # as Go's expvar says it
 _Number: TypeAlias = Callable[[MetricsSnapshot], float]
 
 # Name, meaning, value. For the names see https://prometheus.io/docs/practices/naming/. What is not
-# here is the histogram of handler time, which has the number of handlers as well, and the errors,
-# which have a label for their kind.
+# here are the histogram of handler time, and the errors, which have a label for their kind.
 COUNTERS: tuple[tuple[str, str, _Number], ...] = (
     ("tao_connections_total", "Connections accepted.", lambda now: now.connections_total),
     ("tao_connections_refused_total", "Refused: no room.", lambda now: now.connections_refused),
     ("tao_messages_received_total", "Messages received.", lambda now: now.messages_in),
+    ("tao_messages_handled_total", "Handlers that have ended.", lambda now: now.handled),
     ("tao_bytes_received_total", "Bytes that the sockets gave.", lambda now: now.bytes_in),
     ("tao_bytes_sent_total", "Bytes that the sockets took.", lambda now: now.bytes_out),
     ("tao_loop_wakeups_total", "Ends of the loop's sleep by a thread.", lambda now: now.wakeups),
@@ -337,7 +337,9 @@ class _Collector:
             "tao_errors_total", "Errors by the name of the exception.", labels=["server", "kind"]
         )
         times = HistogramMetricFamily(
-            "tao_handler_seconds", "Time that handlers took.", labels=["server"]
+            "tao_handler_seconds",
+            "Time that handlers took, from samples where they are quick.",
+            labels=["server"],
         )
         for server, snapshot in self._snapshots.items():
             for kind, count in snapshot.errors.items():

@@ -172,6 +172,7 @@ class Server:
         # entrant, because a signal handler may call `stop` on top of either.
         self._lock = threading.RLock()
         self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
+        self._serving_thread = 0  # the number of the thread inside `serve_forever`, which writes it
         self._grace: Timeout | None = None  # the loop's thread
         self._grace_ends = math.inf  # likewise; monotonic seconds
         self._drained = self._aborted = self._left_behind = 0  # the loop's thread
@@ -247,8 +248,9 @@ class Server:
 
     def start(self, address: Address) -> None:
         """Listen on `address`, then serve until stopped. See `serve_forever`."""
-        self.listen(address)
-        self.serve_forever()
+        with _signals(self._handle_signal):
+            self.listen(address)
+            self.serve_forever()
 
     def serve_forever(self) -> None:
         """Run the loop on this thread until the server has stopped.
@@ -264,6 +266,7 @@ class Server:
             if self._finished.is_set():
                 return
             self._serving = True
+        self._serving_thread = threading.get_ident()
         try:
             with _signals(self._handle_signal):
                 reactor.run()
@@ -275,7 +278,12 @@ class Server:
             self._release()
 
     def _handle_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop(grace=0.0 if self._stop_asked else 5.0)
+        # On the thread that serves: `stop` would do as well, but this cannot even seem to wait.
+        grace = 0.0 if self._stop_asked else 5.0
+        self._stop_asked = True
+        if self._reactor is not None:
+            self._reactor.post(partial(self._begin_stop, grace))
+            self._reactor.wake()
 
     def _stop_now(self, reactor: Reactor) -> None:
         self._begin_stop(0.0)
@@ -325,7 +333,8 @@ class Server:
             reactor.wake()
             # The loop's thread, in a pass or between two of them, and a handler would wait for
             # themselves.
-            if reactor.thread != threading.get_ident() and not pool.on_worker():
+            here = threading.get_ident()
+            if here not in (reactor.thread, self._serving_thread) and not pool.on_worker():
                 self._finished.wait(grace + STOP_MARGIN)
         finished = self._finished.is_set() and not self._left_behind
         return StopReport(self._drained, self._aborted, finished)

@@ -49,7 +49,7 @@ from tao.errors import (
 from tao.heartbeat import Heartbeat, HeartbeatKeeper
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
-from tao.metrics import Metrics, Traffic
+from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Metrics, Traffic
 from tao.registry import Handler, MessageRegistry
 from tao.timers import ConnectionTimers
 
@@ -248,7 +248,9 @@ class Session(Generic[C]):
             if joined is None:
                 return
             data = joined
-        begun = self._monotonic()
+        metrics = self._metrics
+        metrics.segments += 1
+        begun = 0.0 if metrics.segments & SAMPLING_MASK else self._monotonic()
         conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
         start = end = written = count = 0
         output_high = self._output_high
@@ -300,7 +302,9 @@ class Session(Generic[C]):
                 self._connection.send(replies)
             inline = count - len(inbox)
             if inline:
-                self._metrics.observe(inline, self._monotonic() - begun)
+                metrics.handled += inline
+                if begun:
+                    metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
         if end < len(data):
             self._keep(data[end:], whole)
@@ -370,8 +374,13 @@ class Session(Generic[C]):
         batch, self._batch = self._batch, None
         assert batch is not None
         handled = len(batch) - self._left
-        if handled:
-            self._metrics.observe(handled, self._took)
+        metrics = self._metrics
+        metrics.handled += handled
+        metrics.segments += 1
+        if self._took > SLOW:
+            metrics.observe(handled, self._took, weight=1)
+        elif handled and not metrics.segments & SAMPLING_MASK:
+            metrics.observe(handled, self._took, weight=SAMPLING)
         if self._left:
             self._inbox[:0] = batch[-self._left :]
         elif not (self._inbox or self._input.size or self._interrupted) and (

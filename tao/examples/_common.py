@@ -133,7 +133,7 @@ def serve(server: Server, options: argparse.Namespace, what: str) -> int:
     say(f"The {what} server listens on {where(address)}; Ctrl-C ends it.")
     server.serve_forever()
     report = server.stop()
-    say(f"Stopped: {report.drained} connections drained, {report.aborted} cut off. Goodbye.")
+    say(f"Stopped. Connections drained: {report.drained}, cut off: {report.aborted}. Goodbye.")
     return 0
 
 

@@ -1,0 +1,1228 @@
+"""One connection, on real sockets: bytes, states, and every way in which it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from reactor import (
+    TRANSITIONS,
+    CloseCause,
+    CloseReason,
+    Connection,
+    ConnectionOptions,
+    ConnectionState,
+    Pause,
+    Reactor,
+    Watermark,
+    WriteResult,
+)
+from reactor.connection import READ_SIZE
+from tests.reactor.support import (
+    DEADLINE,
+    LoopThread,
+    ManualClock,
+    on_thread,
+    receive_all,
+    reset,
+    run_passes,
+    run_until,
+    tcp_pair,
+)
+
+S = ConnectionState
+
+MUCH = 4 << 20
+"""Bytes that no two socket buffers hold, once they have been made small."""
+
+SMALL_MARKS = ConnectionOptions(output=Watermark(1_000, 10_000))
+
+REACHABLE: dict[S, set[S]] = {}
+for _state in reversed(S):  # the states are defined in the order in which they come
+    REACHABLE[_state] = {_state}.union(*(REACHABLE[to] for to in TRANSITIONS[_state].values()))
+
+
+class Recorder:
+    """A handler that writes down what it is told, and checks that it is told in order."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.calls: list[str] = []
+        self.states: list[S] = []
+        self.data = bytearray()
+        self.reasons: list[CloseReason] = []
+        self.idle = True
+        self.threads: set[int] = set()
+        self.on_data: Callable[[bytes], object] = lambda data: None
+        self.on_open: Callable[[], object] = lambda: None
+        self.on_draining: Callable[[], object] = lambda: None
+
+    def _note(self, call: str) -> None:
+        assert self.connection is not None
+        self.calls.append(call)
+        self.states.append(self.connection.state)
+        self.threads.add(threading.get_ident())
+
+    def handle_open(self) -> None:
+        self._note("open")
+        self.on_open()
+
+    def handle_data(self, data: bytes) -> None:
+        if not self.calls or self.calls[-1] != "data":
+            self._note("data")
+        self.data += data
+        self.on_data(data)
+
+    def handle_draining(self) -> None:
+        self._note("draining")
+        self.on_draining()
+
+    def handle_writable(self) -> None:
+        self._note("writable")
+
+    def handle_closed(self, reason: CloseReason) -> None:
+        self._note("closed")
+        self.reasons.append(reason)
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+    @property
+    def reason(self) -> CloseReason:
+        [reason] = self.reasons
+        return reason
+
+    def check(self) -> None:
+        """What is promised of every life, however it went."""
+        assert self.calls.count("open") <= 1
+        assert self.calls.count("draining") <= 1
+        assert self.calls.count("closed") == 1
+        assert self.calls[-1] == "closed", "something was called after the last call"
+        if "open" in self.calls:
+            assert self.calls[0] == "open"
+        else:
+            assert self.calls == ["closed"]
+        if "draining" in self.calls:
+            assert "data" not in self.calls[self.calls.index("draining") :]
+        for before, after in itertools.pairwise(self.states):
+            assert after in REACHABLE[before], f"{after} cannot come after {before}"
+        assert len(self.threads) == 1
+
+
+@dataclass
+class End:
+    """Our connection and its handler, and the peer's socket."""
+
+    reactor: Reactor
+    connection: Connection
+    handler: Recorder
+    peer: socket.socket
+    ours: socket.socket | None
+    received: bytearray = field(default_factory=bytearray)
+
+    def is_in(self, state: S) -> bool:
+        """A call, and not a comparison, of which a type checker would believe that it still holds
+        after the next pass."""
+        return self.connection.state is state
+
+    def start(self) -> End:
+        assert self.ours is not None
+        self.connection.start(self.ours)
+        return self
+
+    def until(self, predicate: Callable[[], object], what: str = "it") -> None:
+        run_until(self.reactor, predicate, what)
+
+    def until_closed(self) -> CloseReason:
+        self.until(lambda: self.handler.reasons, "the end")
+        return self.handler.reason
+
+    def peer_reads(self, size: int = 65_536) -> None:
+        """The peer takes what there is, without waiting."""
+        self.peer.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            self.received += self.peer.recv(size)
+        self.peer.settimeout(DEADLINE)
+
+    def until_received(self, size: int) -> None:
+        def read() -> bool:
+            self.peer_reads()
+            return len(self.received) >= size
+
+        self.until(read, f"the {size}th byte")
+
+    def until_fin(self) -> bytes:
+        """The peer reads to the end, while the loop runs; gives all that it has read."""
+        ended: list[bool] = []
+
+        def read() -> bool:
+            self.peer.setblocking(False)
+            try:
+                while chunk := self.peer.recv(65_536):
+                    self.received += chunk
+                ended.append(True)
+            except BlockingIOError:
+                pass
+            self.peer.settimeout(DEADLINE)
+            return bool(ended)
+
+        self.until(read, "our FIN")
+        return bytes(self.received)
+
+    def fill(self) -> int:
+        """Write more than the kernel takes; gives the number of bytes."""
+        self.write(bytes(MUCH))
+        run_passes(self.reactor)
+        assert self.connection.pending > 0, "the kernel has taken everything"
+        return MUCH
+
+    def write(self, data: bytes) -> None:
+        assert self.connection.write(data) in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH)
+
+
+Make = Callable[..., End]
+
+
+def _maker(reactor: Reactor) -> Iterator[Make]:
+    ends: list[End] = []
+
+    def make(*, buffer_size: int | None = None, started: bool = True, **options: Any) -> End:
+        handler = Recorder()
+        given = options.pop("options", None) or ConnectionOptions(**options)
+        connection = Connection(reactor, handler, options=given)
+        handler.connection = connection
+        ours, peer = tcp_pair(buffer_size=buffer_size)
+        end = End(reactor, connection, handler, peer, ours)
+        ends.append(end)
+        return end.start() if started else end
+
+    yield make
+    for end in ends:
+        end.connection.abort()
+        run_passes(reactor)
+        end.peer.close()
+        if end.ours is not None:
+            end.ours.close()
+        end.handler.check()
+    assert reactor.statistics().channels == 0
+    assert reactor.statistics().timeouts_waiting == 0
+
+
+@pytest.fixture
+def make(reactor: Reactor) -> Iterator[Make]:
+    yield from _maker(reactor)
+
+
+@pytest.fixture
+def make_manual(manual: Reactor) -> Iterator[Make]:
+    """In the manual clock's time."""
+    yield from _maker(manual)
+
+
+# -- open ----------------------------------------------------------------------------------------
+
+
+def test_it_opens_and_receives(make: Make) -> None:
+    end = make(started=False)
+    assert end.is_in(S.CONNECTING)
+    end.start()
+    assert end.is_in(S.OPEN)
+    assert end.handler.calls == ["open"]
+    end.peer.sendall(b"hello")
+    end.until(lambda: end.handler.data == b"hello")
+    assert end.connection.undisturbed
+    assert end.connection.last_received == end.reactor.pass_time
+
+
+def test_data_that_was_there_before_is_received_after_open(make: Make) -> None:
+    end = make(started=False)
+    end.peer.sendall(b"early")
+    end.start()
+    assert end.handler.calls == ["open"]
+    end.until(lambda: end.handler.data == b"early")
+
+
+def test_addresses(make: Make) -> None:
+    end = make(started=False)
+    assert end.connection.address("remote") is None
+    end.start()
+    assert end.connection.address("remote") == end.peer.getsockname()
+    assert end.connection.address("local") == end.peer.getpeername()
+    end.connection.abort()
+    end.until_closed()
+    assert end.connection.address("remote") is None
+
+
+def test_one_read_a_pass_so_that_others_have_their_turn(make: Make) -> None:
+    end = make()
+    sizes: list[int] = []
+    end.handler.on_data = lambda data: sizes.append(len(data))
+    end.peer.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < MUCH:
+            sent += end.peer.send(bytes(65_536))
+    assert sent > 0
+
+    def read() -> bool:
+        before = len(sizes)
+        end.reactor.run_once(0.01)
+        assert len(sizes) <= before + 1
+        return sum(sizes) == sent
+
+    end.until(read, "the last byte")
+    assert max(sizes) <= READ_SIZE
+    assert end.connection.bytes_received == sent
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_sent_in_order(make: Make) -> None:
+    end = make()
+    for number in range(100):
+        end.write(b"%d," % number)
+    expected = b"".join(b"%d," % number for number in range(100))
+    assert end.connection.pending == len(expected)
+    end.until_received(len(expected))
+    assert end.received == expected
+    assert end.connection.pending == 0
+
+
+def test_it_is_idle_when_nothing_waits_to_be_sent(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    idle = [end.connection.idle]
+    size = end.fill()
+    idle.append(end.connection.idle)
+    end.until_received(size)
+    idle.append(end.connection.idle)
+    end.connection.close()
+    idle.append(end.connection.idle)
+    assert idle == [True, False, True, False]
+
+
+def test_nothing_is_waited_for_when_all_is_sent(make: Make) -> None:
+    end = make()
+    end.write(b"x")
+    end.until_received(1)
+    events = end.reactor.statistics().events
+    run_passes(end.reactor)
+    assert end.reactor.statistics().events == events
+
+
+def test_writes_from_other_threads_keep_each_threads_order(reactor: Reactor) -> None:
+    handler = Recorder()
+    connection = Connection(reactor, handler, options=ConnectionOptions())
+    handler.connection = connection
+    ours, peer = tcp_pair()
+    size, count, threads = 8, 300, 4
+
+    def write(thread: int) -> None:
+        for number in range(count):
+            result = connection.write(b"%d:%06d" % (thread, number))
+            assert result is not WriteResult.CLOSED
+
+    with LoopThread(reactor) as loop:
+        loop.call(lambda: connection.start(ours))
+        others = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
+        for other in others:
+            other.start()
+        received = b""
+        while len(received) < size * count * threads:
+            chunk = peer.recv(65_536)
+            assert chunk
+            received += chunk
+        for other in others:
+            other.join(DEADLINE)
+        connection.close()
+        peer.close()
+        _until_closed(handler)
+    handler.check()
+    records = [received[at : at + size] for at in range(0, len(received), size)]
+    for thread in range(threads):
+        of_thread = [record for record in records if record.startswith(b"%d:" % thread)]
+        assert of_thread == [b"%d:%06d" % (thread, number) for number in range(count)]
+
+
+def _until_closed(handler: Recorder) -> None:
+    """The loop runs on another thread."""
+    end = time.monotonic() + DEADLINE
+    pause = threading.Event()
+    while not handler.reasons:
+        assert time.monotonic() < end, "it has not closed"
+        pause.wait(0.001)
+
+
+def test_a_slow_reader_with_a_tiny_buffer_gets_everything(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    pieces = [random.Random(number).randbytes(size) for number, size in enumerate(_SIZES)]
+    for piece in pieces:
+        end.write(piece)
+    expected = b"".join(pieces)
+
+    def read_a_little() -> bool:
+        end.peer_reads(30_000)
+        return len(end.received) >= len(expected)
+
+    end.until(read_a_little, "the last byte")
+    assert end.received == expected
+    assert end.connection.pending == 0
+
+
+_SIZES = [1, 10, 100_000, 3, 70_000, 1, 1, 500_000, 65_535, 65_536, 65_537, 2]
+
+
+def test_writes_while_the_kernel_is_full_come_behind(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    size = end.fill()
+    end.write(b"behind")
+    end.connection.send([b" and", b" after"])
+    end.until_received(size + 16)
+    assert end.received[size:] == b"behind and after"
+
+
+def test_send_comes_behind_what_was_written_before(make: Make) -> None:
+    end = make()
+    end.write(b"first ")
+    end.connection.send([b"second ", b"third "])
+    end.write(b"fourth")
+    end.until_received(25)
+    assert end.received == b"first second third fourth"
+
+
+def test_send_sends_at_once(make: Make) -> None:
+    end = make()
+    end.connection.send([b"now"])
+    assert end.peer.recv(10) == b"now"  # no pass was made
+    assert end.connection.pending == 0
+
+
+# -- watermarks ----------------------------------------------------------------------------------
+
+
+def test_above_the_high_watermark_write_says_so(make: Make) -> None:
+    end = make(options=SMALL_MARKS)
+    assert end.connection.write(bytes(10_000)) is WriteResult.ACCEPTED
+    assert end.connection.write(b"x") is WriteResult.ABOVE_HIGH
+    assert end.connection.pending == 10_001
+    end.until_received(10_001)
+    assert end.connection.write(b"x") is WriteResult.ACCEPTED
+
+
+def test_a_peer_that_does_not_read_is_not_read_either(make: Make) -> None:
+    end = make(buffer_size=4_096, options=SMALL_MARKS)
+    size = end.fill()
+    assert end.connection.paused & Pause.OUTPUT
+    assert not end.connection.undisturbed
+    end.peer.sendall(b"more requests")
+    run_passes(end.reactor)
+    assert end.handler.calls == ["open"]
+
+    end.until_received(size)
+    end.until(lambda: end.handler.data == b"more requests")
+    assert not end.connection.paused
+    assert end.handler.calls == ["open", "writable", "data"]
+
+
+def test_reading_goes_on_at_the_low_watermark_and_not_before(make: Make) -> None:
+    end = make(buffer_size=4_096, options=SMALL_MARKS)
+    end.fill()
+
+    def read_until_resumed() -> bool:
+        pending = end.connection.pending
+        assert bool(end.connection.paused) == (pending > 1_000)
+        end.peer_reads(10_000)
+        return not end.connection.paused
+
+    end.until(read_until_resumed, "the low watermark")
+    assert end.handler.calls == ["open", "writable"]
+
+
+def test_over_the_limit_write_refuses_and_queues_nothing(make: Make) -> None:
+    end = make(output=Watermark(10, 100), output_limit=1_000)
+    end.write(bytes(900))
+    assert end.connection.write(bytes(101)) is WriteResult.FULL
+    assert end.connection.pending == 900
+    assert end.connection.write(bytes(100)) is WriteResult.ABOVE_HIGH
+    assert end.connection.write(b"x") is WriteResult.FULL
+    end.until_received(1_000)
+    run_passes(end.reactor)
+    end.peer_reads()
+    assert len(end.received) == 1_000
+    assert end.connection.write(b"x") is WriteResult.ACCEPTED
+
+
+def test_what_the_kernel_has_not_taken_counts_against_the_limit(make: Make) -> None:
+    end = make(buffer_size=4_096, output=Watermark(10, 100), output_limit=MUCH)
+    end.fill()
+    room = MUCH - end.connection.pending
+    assert end.connection.write(bytes(room + 1)) is WriteResult.FULL
+    assert end.connection.write(bytes(room)) is WriteResult.ABOVE_HIGH
+    assert end.connection.pending == MUCH
+
+
+# -- dropping the oldest --------------------------------------------------------------------------
+
+
+def test_the_oldest_frames_make_room(make: Make) -> None:
+    end = make(output=Watermark(0, 10), output_limit=30)
+    for frame in (b"a" * 10, b"b" * 10, b"c" * 10):
+        end.write(frame)
+    assert end.connection.write(b"d" * 11) is WriteResult.FULL
+    result = end.connection.write(b"d" * 11, drop_oldest=True)
+    assert result is WriteResult.ABOVE_HIGH
+    assert end.connection.frames_dropped == 2
+    assert end.connection.pending == 21
+    end.until_received(21)
+    assert end.received == b"c" * 10 + b"d" * 11
+
+
+def test_what_cannot_fit_drops_nothing(make: Make) -> None:
+    end = make(output=Watermark(0, 10), output_limit=30)
+    end.write(b"a" * 10)
+    assert end.connection.write(b"b" * 31, drop_oldest=True) is WriteResult.FULL
+    assert end.connection.frames_dropped == 0
+    end.until_received(10)
+    assert end.received == b"a" * 10
+
+
+def test_what_made_enough_room_is_below_the_watermark_again(make: Make) -> None:
+    end = make(output=Watermark(0, 10), output_limit=30)
+    end.write(b"a" * 30)
+    assert end.connection.write(b"b", drop_oldest=True) is WriteResult.ACCEPTED
+    assert end.connection.pending == 1
+
+
+def test_a_frame_of_which_a_byte_was_sent_is_never_dropped(make: Make) -> None:
+    """Whatever is dropped, the peer gets whole frames, in order."""
+    size = 5_000
+    end = make(buffer_size=4_096, output=Watermark(1_000, 20_000), output_limit=100_000)
+    written = 2_000
+    for number in range(written):
+        frame = b"%08d" % number * (size // 8)
+        assert end.connection.write(frame, drop_oldest=True) is not WriteResult.FULL
+        if number % 7 == 0:
+            end.reactor.run_once(0)
+        if number % 50 == 0:
+            end.peer_reads(7_777)
+    end.connection.close()
+    received = end.until_fin()
+    end.peer.close()
+    assert end.until_closed().clean
+    assert end.connection.frames_dropped > 0
+    assert len(received) == size * (written - end.connection.frames_dropped)
+    numbers = []
+    for at in range(0, len(received), size):
+        frame = received[at : at + size]
+        assert frame == frame[:8] * (size // 8)
+        numbers.append(int(frame[:8]))
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == written - 1
+
+
+def test_written_without_posting_it_waits_for_the_flush(make: Make) -> None:
+    end = make()
+    assert end.connection.write(b"one ", post=False) is WriteResult.ACCEPTED
+    assert end.connection.write(b"two", post=False) is WriteResult.ACCEPTED
+    assert end.reactor.timeout() is None
+    run_passes(end.reactor)
+    assert end.connection.pending == 7
+    end.connection.flush()
+    assert end.connection.pending == 0
+    assert end.peer.recv(10) == b"one two"
+
+
+# -- pausing -------------------------------------------------------------------------------------
+
+
+def test_reading_pauses_until_no_reason_is_left(make: Make) -> None:
+    end = make()
+    end.connection.pause_reading(Pause.USER)
+    end.connection.pause_reading(Pause.WORK)
+    end.peer.sendall(b"x")
+    run_passes(end.reactor)
+    end.connection.resume_reading(Pause.USER)
+    run_passes(end.reactor)
+    assert end.handler.calls == ["open"]
+    assert end.connection.paused == Pause.WORK
+    end.connection.resume_reading(Pause.WORK)
+    end.until(lambda: end.handler.data == b"x")
+
+
+def test_paused_it_still_writes(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    end.connection.pause_reading(Pause.USER)
+    size = end.fill()
+    end.until_received(size)
+    assert end.connection.paused == Pause.USER
+
+
+def test_paused_by_open_it_begins_paused(make: Make) -> None:
+    end = make(started=False)
+    end.handler.on_open = lambda: end.connection.pause_reading(Pause.USER)
+    end.start()
+    end.peer.sendall(b"x")
+    run_passes(end.reactor)
+    assert end.handler.calls == ["open"]
+    end.connection.resume_reading(Pause.USER)
+    end.until(lambda: end.handler.data == b"x")
+
+
+# -- close ---------------------------------------------------------------------------------------
+
+
+def test_close_sends_everything_and_then_fin(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    size = end.fill()
+    end.write(b"the last")
+    assert end.connection.close()
+    assert end.is_in(S.DRAINING)
+    assert end.connection.write(b"too late") is WriteResult.CLOSED
+
+    received = end.until_fin()
+    assert len(received) == size + 8
+    assert received.endswith(b"the last")
+    assert end.is_in(S.LINGERING)
+    assert not end.handler.reasons
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+    assert end.handler.reason.clean
+    assert end.handler.calls == ["open", "draining", "writable", "closed"]
+    assert end.connection.bytes_sent == size + 8
+
+
+def test_the_state_changes_before_close_returns_to_another_thread(reactor: Reactor) -> None:
+    handler = Recorder()
+    connection = Connection(reactor, handler, options=ConnectionOptions())
+    handler.connection = connection
+    ours, peer = tcp_pair()
+    with LoopThread(reactor) as loop:
+        loop.call(lambda: connection.start(ours))
+        connection.write(b"accepted")
+        assert connection.close()
+        assert connection.write(b"refused") is WriteResult.CLOSED
+        assert receive_all(peer) == b"accepted"
+        peer.close()
+        _until_closed(handler)
+    handler.check()
+    assert handler.reason == CloseReason(CloseCause.CLOSED)
+
+
+def test_close_with_a_cause_and_an_error(make: Make) -> None:
+    end = make()
+    error = ValueError("a bad frame")
+    assert end.connection.close(CloseCause.FAILED, error)
+    assert end.connection.cause is CloseCause.FAILED
+    assert not end.connection.close(CloseCause.CLOSED)
+    assert end.until_fin() == b""
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.FAILED, error)
+
+
+def test_close_waits_for_what_is_under_way(make: Make) -> None:
+    """The handler is not idle: it may still write, and says so."""
+    end = make()
+    end.handler.idle = False
+    end.connection.close()
+    run_passes(end.reactor)
+    assert end.handler.calls == ["open", "draining"]
+    assert end.is_in(S.DRAINING)
+
+    assert end.connection.write(b"from outside") is WriteResult.CLOSED
+    end.connection.send([b"under ", b"way"])
+    run_passes(end.reactor)
+    assert end.is_in(S.DRAINING)
+    end.handler.idle = True
+    end.connection.check_drained()
+    assert end.until_fin() == b"under way"
+    end.peer.close()
+    assert end.until_closed().clean
+
+
+def test_close_inside_handle_open(make: Make) -> None:
+    end = make(started=False)
+
+    def refuse() -> None:
+        end.connection.write(b"go away")
+        end.connection.close(CloseCause.REFUSED)
+
+    end.handler.on_open = refuse
+    end.start()
+    assert end.until_fin() == b"go away"
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.REFUSED)
+
+
+def test_close_inside_handle_data(make: Make) -> None:
+    end = make()
+
+    def answer(_data: bytes) -> None:
+        end.connection.write(b"bye")
+        end.connection.close()
+
+    end.handler.on_data = answer
+    end.peer.sendall(b"quit")
+    assert end.until_fin() == b"bye"
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+
+
+def test_bytes_that_nobody_will_read_do_not_undo_our_last_ones(make: Make) -> None:
+    """To close with bytes unread sends RST, which throws away what the peer has not read yet."""
+    end = make(buffer_size=4_096)
+    end.connection.pause_reading(Pause.USER)
+    size = end.fill()
+    end.peer.setblocking(False)
+    end.peer.send(bytes(100_000))
+    end.connection.close()
+    assert len(end.until_fin()) == size
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+    assert not end.handler.data
+
+
+def test_a_peer_that_goes_on_sending_is_read_to_its_end(make: Make) -> None:
+    end = make()
+    end.write(b"ours")
+    end.connection.close()
+    assert end.until_fin() == b"ours"
+    for _ in range(5):
+        end.peer.sendall(bytes(10_000))  # a RST would have made this fail
+        run_passes(end.reactor)
+    assert end.is_in(S.LINGERING)
+    end.peer.shutdown(socket.SHUT_WR)
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+    assert not end.handler.data
+    assert end.peer.recv(1) == b""
+
+
+def test_the_second_close_says_that_it_was_too_late(make: Make) -> None:
+    end = make()
+    assert end.connection.close()
+    assert not end.connection.close()
+    end.until_fin()
+    assert not end.connection.close()
+    end.peer.close()
+    end.until_closed()
+    assert not end.connection.close()
+    assert not end.connection.abort()
+    assert end.connection.write(b"x") is WriteResult.CLOSED
+    assert end.connection.pending == 0
+
+
+@pytest.mark.parametrize("verb", ["close", "abort"])
+def test_ended_before_it_began(make: Make, verb: str) -> None:
+    end = make(started=False)
+    assert end.connection.close() if verb == "close" else end.connection.abort()
+    assert end.is_in(S.CLOSED)
+    end.until_closed()
+    end.start()  # too late: the socket is closed, and nothing is said any more
+    assert end.peer.recv(1) == b""
+    assert end.handler.calls == ["closed"]
+    assert end.handler.reason.cause is (
+        CloseCause.CLOSED if verb == "close" else CloseCause.ABORTED
+    )
+
+
+# -- abort ---------------------------------------------------------------------------------------
+
+
+def test_abort_resets_and_counts_what_was_lost(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    end.fill()
+    end.write(b"never sent")
+    pending = end.connection.pending
+    assert end.connection.abort()
+    assert end.is_in(S.CLOSED)
+    assert end.connection.write(b"x") is WriteResult.CLOSED
+    reason = end.until_closed()
+    assert reason == CloseReason(CloseCause.ABORTED, unsent=pending)
+    assert not reason.clean
+    assert end.handler.calls == ["open", "closed"]
+    with pytest.raises(ConnectionResetError):
+        receive_all(end.peer)
+
+
+def test_abort_from_another_thread(make: Make) -> None:
+    end = make()
+    assert on_thread(end.connection.abort)
+    assert end.is_in(S.CLOSED)
+    assert end.until_closed() == CloseReason(CloseCause.ABORTED)
+    with pytest.raises(ConnectionResetError):
+        receive_all(end.peer)
+
+
+def test_abort_with_a_cause_and_an_error(make: Make) -> None:
+    end = make()
+    error = TimeoutError("no heartbeat")
+    end.connection.abort(CloseCause.EXPIRED, error)
+    assert end.until_closed() == CloseReason(CloseCause.EXPIRED, error)
+
+
+def test_abort_while_it_drains(make: Make) -> None:
+    """What set the end in motion stays the cause; what cut it short is the error."""
+    end = make(buffer_size=4_096)
+    end.fill()
+    end.connection.close()
+    run_passes(end.reactor)
+    pending = end.connection.pending
+    error = TimeoutError("the grace was over")
+    assert end.connection.abort(CloseCause.STOPPED, error)
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED, error, unsent=pending)
+    with pytest.raises(ConnectionResetError):
+        receive_all(end.peer)
+
+
+def test_close_then_abort_in_one_pass(make: Make) -> None:
+    end = make()
+    end.write(b"lost")
+    assert end.connection.close()
+    assert end.connection.abort()
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED, unsent=4)
+    assert end.handler.calls == ["open", "closed"]
+
+
+def test_abort_inside_handle_data(make: Make) -> None:
+    end = make()
+    end.handler.on_data = lambda _: end.connection.abort()
+    end.peer.sendall(b"x")
+    assert end.until_closed().cause is CloseCause.ABORTED
+
+
+# -- what the peer does --------------------------------------------------------------------------
+
+
+def test_a_peer_that_half_closes_gets_what_is_queued(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    size = end.fill()
+    end.peer.shutdown(socket.SHUT_WR)
+    assert len(end.until_fin()) == size
+    assert end.until_closed() == CloseReason(CloseCause.PEER_CLOSED)
+    assert end.handler.reason.by_peer
+
+
+def test_a_peer_that_half_closes_gets_the_answers_under_way(make: Make) -> None:
+    end = make()
+    end.handler.idle = False
+    end.peer.sendall(b"request")
+    end.peer.shutdown(socket.SHUT_WR)
+    end.until(lambda: "draining" in end.handler.calls)
+    assert end.handler.data == b"request"
+    assert end.connection.cause is CloseCause.PEER_CLOSED
+    end.connection.send([b"the answer"])
+    end.handler.idle = True
+    end.connection.check_drained()
+    assert end.until_fin() == b"the answer"
+    assert end.until_closed() == CloseReason(CloseCause.PEER_CLOSED)
+
+
+def test_a_close_after_the_peers_fin_changes_nothing(make: Make) -> None:
+    end = make()
+    end.handler.idle = False
+    end.peer.shutdown(socket.SHUT_WR)
+    end.until(lambda: "draining" in end.handler.calls)
+    assert not end.connection.close()
+    end.handler.idle = True
+    end.connection.check_drained()
+    assert end.until_closed() == CloseReason(CloseCause.PEER_CLOSED)
+
+
+def test_a_peer_that_resets(make: Make) -> None:
+    end = make()
+    reset(end.peer)
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.FAILED
+    assert isinstance(reason.error, ConnectionResetError)
+    assert reason.by_peer
+    assert end.handler.calls == ["open", "closed"]
+
+
+def test_a_peer_that_resets_while_it_is_not_read(make: Make) -> None:
+    """The error comes out of a send, and the end is the end: nothing is called after it."""
+    end = make(buffer_size=4_096, options=SMALL_MARKS)
+    end.fill()
+    assert end.connection.paused & Pause.OUTPUT
+    pending = end.connection.pending
+    reset(end.peer)
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.FAILED
+    assert isinstance(reason.error, OSError)
+    assert 0 < reason.unsent <= pending
+    assert end.handler.calls == ["open", "closed"]
+
+
+def test_a_peer_that_resets_while_we_drain(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    end.fill()
+    end.connection.close()
+    run_passes(end.reactor)
+    reset(end.peer)
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.CLOSED
+    assert isinstance(reason.error, OSError)
+    assert reason.unsent > 0
+
+
+def test_a_peer_that_resets_while_we_linger(make: Make) -> None:
+    end = make()
+    end.connection.close()
+    end.until_fin()
+    assert end.is_in(S.LINGERING)
+    reset(end.peer)
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.CLOSED
+    assert reason.unsent == 0
+
+
+# -- deadlines -----------------------------------------------------------------------------------
+
+
+def test_the_drain_has_a_deadline(make_manual: Make, clock: ManualClock) -> None:
+    end = make_manual(buffer_size=4_096, drain_timeout=30.0)
+    end.fill()
+    end.connection.close()
+    run_passes(end.reactor)
+    clock.advance(29.9)
+    run_passes(end.reactor)
+    assert end.is_in(S.DRAINING)
+    pending = end.connection.pending
+    clock.advance(0.2)
+    run_passes(end.reactor)
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.CLOSED
+    assert isinstance(reason.error, TimeoutError)
+    assert reason.unsent == pending
+
+
+def test_a_handler_that_does_not_end_meets_the_deadline(
+    make_manual: Make, clock: ManualClock
+) -> None:
+    end = make_manual(drain_timeout=30.0)
+    end.handler.idle = False
+    end.connection.close()
+    run_passes(end.reactor)
+    clock.advance(30.1)
+    run_passes(end.reactor)
+    assert isinstance(end.handler.reason.error, TimeoutError)
+    end.connection.check_drained()  # by the handler, which ends at last
+
+
+def test_the_wait_for_the_peers_fin_has_a_deadline(make_manual: Make, clock: ManualClock) -> None:
+    """It has had all our bytes, and its time: no failure."""
+    end = make_manual(linger_timeout=2.0)
+    end.write(b"ours")
+    end.connection.close()
+    assert end.until_fin() == b"ours"
+    clock.advance(1.9)
+    run_passes(end.reactor)
+    assert end.is_in(S.LINGERING)
+    clock.advance(0.2)
+    run_passes(end.reactor)
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+    assert end.handler.reason.clean
+
+
+def test_no_deadline_is_left_over(make_manual: Make, clock: ManualClock) -> None:
+    """The drain's deadline ends with the drain; the fixture looks that none outlasts the end."""
+    end = make_manual(drain_timeout=1.0, linger_timeout=100.0)
+    end.connection.close()
+    end.until_fin()
+    clock.advance(50.0)
+    run_passes(end.reactor)
+    assert end.is_in(S.LINGERING)
+    assert end.reactor.statistics().timeouts_waiting == 1
+    end.peer.close()
+    end.until_closed()
+
+
+def test_no_time_at_all_is_a_time(make_manual: Make, clock: ManualClock) -> None:
+    end = make_manual(buffer_size=4_096, drain_timeout=0.0)
+    end.fill()
+    end.connection.close()
+    clock.advance(0.01)
+    run_passes(end.reactor)
+    clock.advance(0.01)
+    run_passes(end.reactor)
+    assert isinstance(end.handler.reason.error, TimeoutError)
+
+
+# -- failure -------------------------------------------------------------------------------------
+
+
+def test_fail_ends_it_at_once(make: Make) -> None:
+    end = make(buffer_size=4_096)
+    end.fill()
+    pending = end.connection.pending
+    error = ValueError("nonsense")
+    end.connection.fail(error)
+    assert end.handler.reason == CloseReason(CloseCause.FAILED, error, unsent=pending)
+    end.connection.fail(ValueError("again"))
+    assert len(end.handler.reasons) == 1
+
+
+def test_a_handler_that_raises_costs_its_own_connection(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_data: bytes) -> None:
+        raise RuntimeError("in the handler")
+
+    end, other = make(), make()
+    end.handler.on_data = fail
+    end.peer.sendall(b"x")
+    reason = end.until_closed()
+    assert reason.cause is CloseCause.FAILED
+    assert str(reason.error) == "in the handler"
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("reactor", "ERROR")
+
+    other.peer.sendall(b"x")
+    other.until(lambda: other.handler.data == b"x")
+    assert other.is_in(S.OPEN)
+
+
+@pytest.mark.parametrize("error", [OSError, BlockingIOError, InterruptedError, ConnectionError])
+def test_an_os_error_of_the_handler_is_not_taken_for_the_sockets(
+    make: Make, caplog: pytest.LogCaptureFixture, error: type[OSError]
+) -> None:
+    """It raised out of `handle_data`: logged with its traceback, like any other, and the end."""
+
+    def fail(_data: bytes) -> None:
+        raise error("of the disk")
+
+    end = make()
+    end.handler.on_data = fail
+    end.peer.sendall(b"x")
+    end.until(lambda: end.handler.data)
+    run_passes(end.reactor)
+    assert end.handler.reason.cause is CloseCause.FAILED
+    assert isinstance(end.handler.reason.error, error)
+    assert "of the disk" in caplog.text
+
+
+def test_a_handler_that_raises_when_it_is_told_to_drain_still_ends(
+    make_manual: Make, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("while draining")
+
+    end = make_manual(drain_timeout=30.0)
+    end.handler.on_draining = fail
+    end.connection.close()
+    run_passes(end.reactor)
+    assert "while draining" in caplog.text
+    clock.advance(31.0)
+    run_passes(end.reactor)
+    clock.advance(31.0)
+    run_passes(end.reactor)
+    end.until_closed()
+
+
+# -- all together --------------------------------------------------------------------------------
+
+
+def test_what_was_accepted_before_a_close_is_received(reactor: Reactor) -> None:
+    """Four threads write while a fifth closes: each result that said so was true."""
+    for round_ in range(5):
+        handler = Recorder()
+        connection = Connection(reactor, handler, options=ConnectionOptions())
+        handler.connection = connection
+        ours, peer = tcp_pair()
+        accepted: list[list[bytes]] = [[] for _ in range(4)]
+        gate = threading.Barrier(5)
+
+        def write(
+            thread: int,
+            connection: Connection = connection,
+            accepted: list[list[bytes]] = accepted,
+            gate: threading.Barrier = gate,
+        ) -> None:
+            gate.wait(DEADLINE)
+            for number in range(100_000):
+                record = b"%d:%06d" % (thread, number)
+                if connection.write(record) is WriteResult.CLOSED:
+                    return
+                accepted[thread].append(record)
+
+        with LoopThread(reactor) as loop:
+            loop.call(lambda connection=connection, ours=ours: connection.start(ours))  # type: ignore[misc]
+            others = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+            for other in others:
+                other.start()
+            gate.wait(DEADLINE)
+            received = bytearray(peer.recv(1_000 * (round_ + 1)))
+            connection.close()
+            received += receive_all(peer)
+            peer.close()
+            for other in others:
+                other.join(DEADLINE)
+            _until_closed(handler)
+        handler.check()
+        assert handler.reason == CloseReason(CloseCause.CLOSED)
+        records = [bytes(received[at : at + 8]) for at in range(0, len(received), 8)]
+        for thread in range(4):
+            mine = [record for record in records if record.startswith(b"%d:" % thread)]
+            assert mine == accepted[thread]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_life_keeps_the_promises(make_manual: Make, clock: ManualClock, seed: int) -> None:
+    """Whatever happens, in whatever order; the fixture checks the calls and the states.
+
+    What the peer has read is always the beginning of what was accepted; after an end in good order it
+    is all of it, and what is missing after any other was counted or lost to a reset.
+    """
+    choice = random.Random(seed)
+    end = make_manual(
+        buffer_size=4_096,
+        output=Watermark(5_000, 20_000),
+        output_limit=600_000,
+        drain_timeout=5.0,
+        linger_timeout=2.0,
+    )
+    accepted = bytearray()
+    peer_open = True
+    undisturbed = True  # neither end has cut it short
+    states = [end.connection.state]
+
+    def write() -> None:
+        data = choice.randbytes(choice.choice([1, 100, 10_000, 150_000]))
+        before = end.connection.pending
+        if not end.handler.idle and choice.random() < 0.5:
+            # What is under way; it is accepted while it drains too.
+            if end.connection.state in (S.OPEN, S.DRAINING):
+                end.connection.send([data])
+                accepted.extend(data)
+            return
+        result = end.connection.write(data)
+        if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
+            accepted.extend(data)
+        else:
+            assert end.connection.pending == before
+
+    def by_peer(function: Callable[[], object]) -> None:
+        nonlocal undisturbed
+        end.peer.setblocking(False)
+        try:
+            function()
+        except BlockingIOError:
+            pass
+        except OSError:
+            undisturbed = False
+
+    def peer_sends() -> None:
+        if peer_open:
+            by_peer(lambda: end.peer.send(bytes(choice.choice([1, 1_000, 50_000]))))
+
+    def peer_reads() -> None:
+        by_peer(lambda: end.peer_reads(choice.choice([100, 10_000, 100_000])))
+
+    def peer_finishes() -> None:
+        nonlocal peer_open
+        if peer_open:
+            peer_open = False
+            by_peer(lambda: end.peer.shutdown(socket.SHUT_WR))
+
+    def abort() -> None:
+        nonlocal undisturbed
+        if end.connection.abort():
+            undisturbed = False
+
+    def pause() -> None:
+        end.connection.pause_reading(Pause.USER)
+
+    def resume() -> None:
+        end.connection.resume_reading(Pause.USER)
+
+    def toggle_idle() -> None:
+        end.handler.idle = not end.handler.idle
+        end.connection.check_drained()
+
+    common: list[Callable[[], object]] = [
+        write,
+        peer_sends,
+        peer_reads,
+        pause,
+        resume,
+        toggle_idle,
+        lambda: clock.advance(choice.choice([0.01, 0.1, 1.0])),
+    ]
+    rare: list[Callable[[], object]] = [
+        end.connection.close,
+        abort,
+        peer_finishes,
+        lambda: end.connection.fail(ValueError("by chance")),
+    ]
+    for _ in range(120):
+        choice.choice(rare if choice.random() < 0.03 else common)()
+        states.append(end.connection.state)
+        if choice.random() < 0.6:
+            end.reactor.run_once(0)
+            states.append(end.connection.state)
+
+    # The end, if it has not come yet: in good order, with a peer that reads.
+    end.handler.idle = True
+    end.connection.close()
+    end.connection.check_drained()
+
+    def finish() -> bool:
+        peer_finishes()
+        by_peer(lambda: end.peer_reads(1 << 20))
+        states.append(end.connection.state)
+        return bool(end.handler.reasons)
+
+    end.until(finish, "the end")
+    end.peer.settimeout(DEADLINE)
+    try:
+        end.received += receive_all(end.peer)
+    except OSError:
+        undisturbed = False
+
+    for before, after in itertools.pairwise(states):
+        assert after in REACHABLE[before]
+    assert accepted.startswith(end.received)
+    reason = end.handler.reason
+    assert len(end.received) + reason.unsent <= len(accepted)
+    assert end.connection.bytes_sent + reason.unsent == len(accepted)
+    if undisturbed and reason.error is None:
+        assert reason.unsent == 0
+        assert end.received == accepted
+
+
+# -- options -------------------------------------------------------------------------------------
+
+
+def test_the_limit_must_not_be_below_the_watermark() -> None:
+    with pytest.raises(ValueError, match="output_limit"):
+        ConnectionOptions(output=Watermark(10, 100), output_limit=99)
+    ConnectionOptions(output=Watermark(10, 100), output_limit=100)
+
+
+@pytest.mark.parametrize("name", ["drain_timeout", "linger_timeout"])
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_time_must_be_one(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=name):
+        ConnectionOptions(**options)
+
+
+def test_a_reason_reads_like_a_line_of_a_log() -> None:
+    assert str(CloseReason(CloseCause.PEER_CLOSED)) == "closed by the peer"
+    error = TimeoutError("too long")
+    reason = CloseReason(CloseCause.CLOSED, error, unsent=5, unhandled=2, undecoded=1)
+    assert str(reason) == (
+        "closed by this side: TimeoutError: too long "
+        "(5 bytes unsent, 2 messages unhandled, 1 bytes undecoded)"
+    )
+    assert not reason.clean
+    assert CloseReason(CloseCause.CLOSED).clean
+    assert CloseReason(CloseCause.FAILED, ConnectionResetError()).by_peer
+    assert not CloseReason(CloseCause.FAILED, error).by_peer
