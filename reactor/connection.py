@@ -66,6 +66,7 @@ _OPEN, _LINGERING, _CLOSED = (
     ConnectionState.CLOSED,
 )
 _ACCEPTED = WriteResult.ACCEPTED
+_NOTHING: list[bytes] = []  # never appended to
 _SENDING = (_OPEN, ConnectionState.DRAINING)
 
 
@@ -151,6 +152,7 @@ class Connection:
         "_notify",
         "_options",
         "_outbox",
+        "_own_taken",
         "_paused",
         "_queue",
         "_reactor",
@@ -162,6 +164,8 @@ class Connection:
         "last_received",
         "last_sent",
         "outbox_size",
+        "own",
+        "own_size",
     )
 
     def __init__(
@@ -186,6 +190,12 @@ class Connection:
         self._outbox: list[bytes] = []
         self.outbox_size = 0
         self._flush_posted = False
+        self.own: list[bytes] = _NOTHING
+        """What the handlers in hand have written. The loop's thread puts a new list here before they
+        begin; they append to it, without a lock; `collect` and `end` say who takes from it."""
+        self._own_taken = 0  # under the lock: frames that have been taken from `own`
+        self.own_size = 0
+        """Bytes taken from `own`. Written under the lock."""
         self._cause = CloseCause.FAILED
         self._error: BaseException | None = None
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
@@ -221,7 +231,11 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether it is OPEN and nothing waits to be sent. The loop's thread."""
-        return self._machine.state is _OPEN and not (self.outbox_size or self._queue.size)
+        return (
+            self._machine.state is _OPEN
+            and not (self.outbox_size or self._queue.size)
+            and len(self.own) == self._own_taken
+        )
 
     @property
     def cause(self) -> CloseCause:
@@ -245,19 +259,31 @@ class Connection:
         with self._lock:
             if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
+            if len(self.own) > self._own_taken:
+                # What a handler has written before this, wherever it runs, goes out before it.
+                self._own_to_outbox()
             pending = self.outbox_size + self._in_flight + self._queue.size + size
-            if pending > limit:
-                dropped = self._drop_oldest(pending - limit) if drop_oldest else 0
-                if not dropped:
-                    return WriteResult.FULL
-                pending -= dropped
-            self._outbox.append(data)
-            self.outbox_size += size
+            if drop_oldest and pending > limit:
+                pending -= self._drop_oldest(pending - limit)
+            if pending <= limit:
+                self._outbox.append(data)
+                self.outbox_size += size
             posted, self._flush_posted = self._flush_posted, True
         if not posted and post:
             self._reactor.post(self.flush)
             self._notify()
+        if pending > limit:
+            return WriteResult.FULL
         return _ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
+
+    def _own_to_outbox(self) -> None:
+        """Under the lock."""
+        frames = self.own[self._own_taken :]
+        size = sum(map(len, frames))
+        self._own_taken += len(frames)
+        self.own_size += size
+        self._outbox += frames
+        self.outbox_size += size
 
     def _drop_oldest(self, size: int) -> int:
         """Make room for `size` bytes; how many it became, 0 if there is not so much. Under the lock."""
@@ -339,6 +365,7 @@ class Connection:
             self.fail(error)
             return
         if size:
+            self.bytes_received += size
             self._tls.feed(self._buffer[:size].tobytes())
             self._handshake(self._tls)
         else:
@@ -429,13 +456,41 @@ class Connection:
         logger.exception("%r failed", self)
         self.fail(error)
 
+    def collect(self) -> None:
+        """Send what the handlers in hand have written to `own` so far. The loop's thread.
+
+        They only append, and who takes something only moves the mark of what is taken, under the lock:
+        the loop here, a writer on another thread in `write`.
+        """
+        with self._lock:
+            frames = self.own[self._own_taken :]
+            self._own_taken += len(frames)
+            self.own_size += sum(map(len, frames))
+        if frames:
+            self.send(frames)
+
+    def end(self) -> None:
+        """As `collect`, when they have written their last: `own` is free for a new list."""
+        with self._lock:
+            frames, self.own = self.own, _NOTHING
+            if self._own_taken:
+                frames = frames[self._own_taken :]
+                self._own_taken = self.own_size = 0
+        if frames:
+            self.send(frames)
+
     def send(self, frames: list[bytes]) -> None:
         """Send now, in one piece, behind what is queued. The loop's thread; not for an empty list.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
         """
-        if self._tls is not None or self._queue.size or self.outbox_size or not self._sending:
+        if (
+            self.outbox_size
+            or self._queue.size
+            or self._tls is not None
+            or self._machine.state not in _SENDING
+        ):
             with self._lock:
                 self._outbox += frames
                 self.outbox_size += sum(map(len, frames))

@@ -138,25 +138,26 @@ class WorkerPool:
             self._start(1)  # all drains are inside a job that takes its time
 
     def _watch(self) -> None:
-        """A millisecond has passed since work was queued: is it going on?"""
+        """`quiet_until` may have come: see what there is, and whether work is going on."""
         self._watching = False
         with self._lock:
             running = list(self._running.values())
         for job in running:
             if job is not None:
                 job.collect()
-        if not self._ready:
-            return
         now = self._monotonic()
-        with self._lock:
-            drains = self._drains
-        if now - self._taken_at >= PATIENCE:
-            self._start(max(1, drains))
-        if drains >= self._worker_size:
-            return  # all workers are taken; what they finish from now on wakes the loop at once
-        self._watching = True
-        self.quiet_until = now + PATIENCE
-        self._reactor.call_later(PATIENCE, self._watch)
+        if self._ready:
+            with self._lock:
+                drains = self._drains
+            if now - self._taken_at >= PATIENCE:
+                self._start(max(1, drains))
+            if drains < self._worker_size:
+                self.quiet_until = now + PATIENCE
+            # else all workers are taken; what they finish from now on wakes the loop at once
+        if now < self.quiet_until:
+            # Work has been queued since, and with it the promise to look again.
+            self._watching = True
+            self._reactor.call_later(self.quiet_until - now, self._watch)
 
     def _start(self, wanted: int) -> None:
         with self._lock:

@@ -5,9 +5,11 @@ timers and back-pressure are done here.
 """
 
 from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
+from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
+from tao.connection_map import ConnectionMap
 from tao.context import Context
 from tao.data_source import DataSource
 from tao.errors import (
@@ -21,13 +23,19 @@ from tao.errors import (
 from tao.group import BroadcastReport, Group
 from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
+from tao.length_prefixed_codec import LengthPrefixedCodec
+from tao.line_codec import LineCodec
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
+from tao.monitor import Monitor, monitor_on
 from tao.registry import MessageRegistry, default_registry, register
 from tao.server import Server, ServerConn, StopReport
 from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
+    "AtomicBoolean",
+    "AtomicInt32",
+    "AtomicInt64",
     "Backoff",
     "BroadcastReport",
     "ClientConn",
@@ -35,6 +43,7 @@ __all__ = [
     "CloseReason",
     "Codec",
     "ConnectionClosedError",
+    "ConnectionMap",
     "ConnectionOptions",
     "ConnectionState",
     "Context",
@@ -43,10 +52,13 @@ __all__ = [
     "Group",
     "HeartBeatMessage",
     "Heartbeat",
+    "LengthPrefixedCodec",
+    "LineCodec",
     "Message",
     "MessageRegistry",
     "MessageServer",
     "MetricsSnapshot",
+    "Monitor",
     "NotRegisteredError",
     "Server",
     "ServerConn",
@@ -60,5 +72,6 @@ __all__ = [
     "default_registry",
     "load_client_tls",
     "load_server_tls",
+    "monitor_on",
     "register",
 ]

@@ -193,10 +193,11 @@ class ClientConn(Conn["ClientConn"]):
             if self._started:
                 raise TaoError("this client has been started already; make a new one")
             self._started = True
+        # Posted first: the thread may find that `close` has come before it, and end the loop at once.
+        self._reactor.call_soon_threadsafe(self._connect)
         if self._given_reactor is None:
             # A daemon: a client that nobody closes must not keep the program from ending.
             threading.Thread(target=self._run, name="tao-client", daemon=True).start()
-        self._reactor.call_soon_threadsafe(self._connect)
 
     def _run(self) -> None:
         try:

@@ -27,7 +27,7 @@ class BroadcastReport:
     sent: int
     """Connections that the message was queued for."""
     refused: int
-    """Connections at their limit, which do not get it."""
+    """Connections at their limit, or whose codec cannot encode it: they do not get it."""
     closed: int
     """Connections that were on their way out, or were aborted for being at their limit."""
 

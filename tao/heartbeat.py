@@ -8,15 +8,18 @@ message, but looks, when it expires, how long the silence has lasted, and comes 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from reactor import CloseCause, Connection, Reactor, Timeout
-from tao.errors import WouldBlockError
+from tao.errors import TaoError
 from tao.message import HeartBeatMessage, Message
 
 __all__ = ["Heartbeat", "HeartbeatKeeper"]
+
+logger = logging.getLogger("tao")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +72,18 @@ class HeartbeatKeeper:
             return
         quiet_until = connection.last_sent + heartbeat.interval
         if now >= quiet_until:
-            try:
-                self._write(HeartBeatMessage())
-            except WouldBlockError:
-                pass  # so much waits to be sent that the peer will not miss a heartbeat
+            self._send()
             quiet_until = now + heartbeat.interval
         self._timeout = self._reactor.call_at(min(silent_until, quiet_until), self._look)
+
+    def _send(self) -> None:
+        try:
+            self._write(HeartBeatMessage())
+        except TaoError:
+            pass  # so much waits to be sent that no heartbeat is missed; or it has just been closed
+        except Exception as error:
+            # Whatever its codec makes of a heartbeat, a silent peer is still to be given up.
+            logger.warning("cannot send heartbeats: %s", error)
 
     def stop(self) -> None:
         """The connection is ending."""

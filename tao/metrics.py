@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeAlias
 
 __all__ = ["BUCKET_BOUNDS", "Metrics", "MetricsSnapshot"]
@@ -49,7 +48,7 @@ class MetricsSnapshot:
     bytes_out: int
     """As the sockets took them; with TLS, ciphertext."""
     handled: int
-    """Handlers that have returned or raised."""
+    """Handlers that have returned or raised; timers and callbacks are among them."""
     handler_seconds: float
     """Time spent in handlers, all together, from samples; those inline with the decoding of their
     messages."""
@@ -70,7 +69,7 @@ class MetricsSnapshot:
 
     @property
     def queries_per_second(self) -> float:
-        """Messages handled per second of handler time, as Tao 1.6 has it; 0.0 before the first."""
+        """Messages handled per second of handler time; 0.0 before the first."""
         return self.handled / self.handler_seconds if self.handler_seconds else 0.0
 
     def handler_percentile(self, share: float) -> float:
@@ -80,14 +79,14 @@ class MetricsSnapshot:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"a share is from 0 to 1, not {share!r}")
-        wanted, seen = share * sum(self.handler_histogram), 0
-        if not wanted:
+        total, seen = sum(self.handler_histogram), 0
+        if not total:
             return 0.0
         for bound, count in zip(
             (*BUCKET_BOUNDS, float("inf")), self.handler_histogram, strict=True
         ):
             seen += count
-            if seen >= wanted:
+            if count and seen / total >= share:
                 return bound
         return float("inf")
 
@@ -173,5 +172,5 @@ class Metrics:
             timers=timers,
             wakeups=wakeups,
             passes=passes,
-            errors=MappingProxyType(dict(self.errors)),
+            errors=dict(self.errors),
         )

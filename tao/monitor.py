@@ -378,6 +378,10 @@ class _HttpServer(ThreadingHTTPServer):
         self.socket = sock
         self.pages = pages
         self._waker = Waker()
+        # Made here and not by the thread, which could tell nobody that there is no descriptor for it.
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.socket, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
         self._stopping = threading.Event()
         self._acceptor = threading.Thread(target=self._serve, name="tao-monitor", daemon=True)
         self._threads_of_requests: list[threading.Thread] = []  # the acceptor's, then `stop`'s
@@ -395,6 +399,7 @@ class _HttpServer(ThreadingHTTPServer):
         self._stopping.set()
         self._waker.wake()
         self._acceptor.join()
+        self._selector.close()
         self.server_close()
         self._waker.close()
         with self._lock:
@@ -412,14 +417,11 @@ class _HttpServer(ThreadingHTTPServer):
                     )
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.socket, selectors.EVENT_READ)
-            selector.register(self._waker, selectors.EVENT_READ)
-            self._waker.arm()
-            while not self._stopping.is_set():
-                selector.select()
-                if not self._stopping.is_set():
-                    self.handle_request()
+        self._waker.arm()
+        while not self._stopping.is_set():
+            self._selector.select()
+            if not self._stopping.is_set():
+                self.handle_request()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept, on a socket that does not block. The base class goes on after an OSError."""

@@ -88,7 +88,8 @@ class Server:
     - `registry`: the messages and their handlers; `codec`: how they stand on the wire.
     - `on_connect(conn)`: a client has connected; returning False refuses it.
     - `on_message(message, conn)`: a message that is registered without a handler.
-    - `on_close(conn, reason)`: exactly once for every connection.
+    - `on_close(conn, reason)`: exactly once for every connection; but for one whose handler has still
+      not returned when `stop` gives it up, which is logged.
     - `on_error(conn, exception)`: a decoder or a handler raised, or a message was not understood.
     - `worker_size`: handlers that may run at once; `executor`: where, if not on threads of its own.
     - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
@@ -154,6 +155,9 @@ class Server:
         self._per_address: Counter[str] = Counter()  # the loop's thread
         self._tls = tls  # set by any thread, for the connections that are accepted after that
         self._metrics = Metrics()  # the loop's thread
+        # Held while a connection's traffic moves from itself to the sum of those that are gone, and while
+        # both are added up: no counter ever goes back.
+        self._counting = threading.Lock()
         self._made_at = time.monotonic()
         self._context = contextvars.copy_context()  # what every connection's handlers begin with
         self._groups: dict[str, Group[ServerConn]] = {}  # any thread; put in once, never taken out
@@ -447,10 +451,12 @@ class Server:
 
     def _handle_gone(self, net_id: int, reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
-        session = self._sessions.pop(net_id, None)
+        with self._counting:
+            session = self._sessions.pop(net_id, None)
+            if session is not None:
+                self._metrics.add_traffic(session.traffic)
         if session is not None:
             self._make_room(session.remote_address)
-            self._metrics.add_traffic(session.traffic)
             for group in list(self._groups.values()):
                 group.leave(session.conn)
         if reason.cause is CloseCause.STOPPED and reason.clean:
@@ -523,8 +529,17 @@ class Server:
         try:
             for conn in conns:
                 session = conn._session
-                own = frame if session.codec is codec else session.codec.encode(message)
+                own = frame
+                if session.codec is not codec:
+                    try:
+                        own = session.codec.encode(message)
+                    except Exception as error:
+                        logger.warning("%s: its codec cannot encode a broadcast: %s", conn, error)
+                        refused += 1
+                        continue
                 result = session.deliver(own, drop_oldest=drop_oldest, at_once=at_once)
+                if session.connection.outbox_size:
+                    flushes.append(session.connection.flush)
                 if result is WriteResult.CLOSED:
                     closed += 1
                 elif result is WriteResult.FULL:
@@ -535,8 +550,6 @@ class Server:
                         refused += 1
                 else:
                     sent += 1
-                    if session.connection.outbox_size:
-                        flushes.append(session.connection.flush)
         finally:
             # Whatever else happens: what has been accepted is sent.
             if flushes and reactor is not None and pool is not None:
@@ -556,17 +569,18 @@ class Server:
         """The server's numbers at this moment. Any thread; O(connections)."""
         reactor, pool = self._reactor, self._pool
         statistics = None if reactor is None else reactor.statistics()
-        sessions = self._snapshot()
-        return self._metrics.snapshot(
-            uptime=time.monotonic() - self._made_at,
-            open_traffic=[session.traffic for session in sessions],
-            connections_open=len(sessions),
-            queue_depth=0 if pool is None else pool.waiting,
-            loop_lag=0.0 if reactor is None else reactor.pass_seconds,
-            timers=0 if statistics is None else statistics.timeouts_waiting,
-            wakeups=0 if statistics is None else statistics.wakeups,
-            passes=0 if statistics is None else statistics.passes,
-        )
+        with self._counting:
+            sessions = self._snapshot()
+            return self._metrics.snapshot(
+                uptime=time.monotonic() - self._made_at,
+                open_traffic=[session.traffic for session in sessions],
+                connections_open=len(sessions),
+                queue_depth=0 if pool is None else pool.waiting,
+                loop_lag=0.0 if reactor is None else reactor.pass_seconds,
+                timers=0 if statistics is None else statistics.timeouts_waiting,
+                wakeups=0 if statistics is None else statistics.wakeups,
+                passes=0 if statistics is None else statistics.passes,
+            )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
         """Call `callback(now, conn)` on every connection, every `interval` seconds. Any thread.

@@ -123,8 +123,6 @@ class Session(Generic[C]):
         "_cancelled",
         "_closed_with",
         "_codec",
-        "_collected",
-        "_collected_size",
         "_connection",
         "_context",
         "_decoded_by",
@@ -225,12 +223,9 @@ class Session(Generic[C]):
         self._left = 0
         self._took = 0.0
         # What the handlers in hand have written, returned or not, and its size in bytes: on the
-        # thread that runs them. The loop collects a batch's from time to time.
+        # thread that runs them. The list is the connection's, which says who takes what from it.
         self._replies: list[bytes] = []
         self._written = 0
-        # The loop's thread: of `_replies`, how many it has collected, and their size. Read by the worker:
-        # a value that is a moment old errs on the safe side.
-        self._collected = self._collected_size = 0
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
@@ -252,14 +247,13 @@ class Session(Generic[C]):
         metrics.segments += 1
         begun = 0.0 if metrics.segments & SAMPLING_MASK else self._monotonic()
         conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
-        start = end = written = count = 0
-        output_high = self._output_high
+        start = end = count = 0
         whole = False  # whether what is left over begins with a whole frame
-        replies: list[bytes] = []
+        broken: Exception | None = None
         alone = self._batch is None and not inbox
         if alone:  # else these three may be the worker's, and no handler is run in here
-            self._replies, self._written, self._handler_thread = replies, 0, self._reactor.thread
-            self._collected_size = 0
+            self._replies = self._connection.own = replies = []
+            self._written, self._handler_thread = 0, self._reactor.thread
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -284,29 +278,30 @@ class Session(Generic[C]):
                     if reply is not None:
                         frame = encode(reply)
                         replies.append(frame)
-                        written += len(frame)
+                        self._written += len(frame)
                 except (Exception, SystemExit) as error:
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
                 start = end
-                if self._interrupted or written > output_high:
+                if self._interrupted or self._written > self._output_high:
                     whole = True
                     break
         except Exception as error:
             # The codec cannot go on. In its turn: what came before is handled and answered.
-            self._fail_stream(error, data[start:])
-            end = len(data)
+            broken = error
         if alone:
             self._handler_thread = 0
             if replies:
-                self._connection.send(replies)
+                self._connection.end()
             inline = count - len(inbox)
             if inline:
                 metrics.handled += inline
                 if begun:
                     metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
-        if end < len(data):
+        if broken is not None:
+            self._fail_stream(broken, data[start:])
+        elif end < len(data):
             self._keep(data[end:], whole)
         elif not self._interrupted:
             if not inbox:
@@ -341,7 +336,7 @@ class Session(Generic[C]):
             except BaseException as error:
                 self._report(error, self._options.close_on_error)
             if left:
-                if self._interrupted or self._written - self._collected_size > self._output_high:
+                if self._interrupted or self._uncollected > self._output_high:
                     break  # in the second case the peer shall read before it gets more
                 if monotonic() >= pool.quiet_until:
                     self._announce()  # the next handler may block
@@ -349,35 +344,27 @@ class Session(Generic[C]):
         self._left = left
         self._took = monotonic() - begun
 
-    def collect(self) -> None:
-        """Send what the batch has brought so far. The loop's thread.
+    @property
+    def _uncollected(self) -> int:
+        """Bytes that the handlers in hand have written and nobody has collected yet."""
+        return self._written - self._connection.own_size
 
-        The worker only appends to the list, and the loop only reads what it finds in it: neither ever
-        takes anything out.
-        """
+    def collect(self) -> None:
+        """Send what the batch has brought so far. The loop's thread."""
         if self._batch is not None:
-            count = len(self._replies)
-            if count > self._collected:
-                replies = self._replies[self._collected : count]
-                self._collected = count
-                self._collected_size += sum(map(len, replies))
-                self._connection.send(replies)
+            self._connection.collect()
 
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
-        replies = self._replies
-        if replies:
-            if self._collected:
-                self.collect()
-            else:
-                self._connection.send(replies)
+        if self._replies:
+            self._connection.end()
         batch, self._batch = self._batch, None
         assert batch is not None
         handled = len(batch) - self._left
         metrics = self._metrics
         metrics.handled += handled
         metrics.segments += 1
-        if self._took > SLOW:
+        if handled and self._took > SLOW:
             metrics.observe(handled, self._took, weight=1)
         elif handled and not metrics.segments & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
@@ -394,8 +381,8 @@ class Session(Generic[C]):
     def _submit(self) -> None:
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, []
-        self._replies = []
-        self._written = self._collected = self._collected_size = 0
+        self._replies = self._connection.own = []
+        self._written = 0
         self._pool.submit(self)
 
     def _advance(self) -> None:
@@ -418,13 +405,16 @@ class Session(Generic[C]):
             return
         # A connection whose peer does not read has to wait; `handle_writable` comes back here.
         if not self._connection.paused & Pause.OUTPUT:
-            while self._inbox and self._inbox[0][1] and not self._interrupted:
+            while self._inbox and self._inbox[0][1] and self._may_go_on():
                 self._run_inline(self._inbox.pop(0))
             if self._backlog and not self._inbox:
                 self._backlog = False
                 self.handle_data(self._input.take())
         self._after_decode()
         self._connection.check_drained()
+
+    def _may_go_on(self) -> bool:
+        return not (self._interrupted or self._connection.paused & Pause.OUTPUT)
 
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
@@ -441,7 +431,8 @@ class Session(Generic[C]):
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
-        self._replies, self._written, self._collected_size = [], 0, 0
+        self._replies = self._connection.own = []
+        self._written = 0
         self._handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
@@ -452,7 +443,7 @@ class Session(Generic[C]):
         finally:
             self._handler_thread = 0
         if self._replies:
-            self._connection.send(self._replies)
+            self._connection.end()
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
@@ -702,11 +693,11 @@ class Session(Generic[C]):
         if self._handler_thread == threading.get_ident():
             try:
                 self._write_own(frame)  # in line with what its handler has written
+                return WriteResult.ACCEPTED
             except ConnectionClosedError:
                 return WriteResult.CLOSED
             except WouldBlockError:
-                return WriteResult.FULL
-            return WriteResult.ACCEPTED
+                pass  # to be refused again, or to make room
         connection = self._connection
         if at_once and connection.idle:
             connection.send([frame])
@@ -721,7 +712,7 @@ class Session(Generic[C]):
             state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
         ):
             raise self._closed_error()
-        pending = connection.pending + self._written - self._collected_size + len(frame)
+        pending = connection.pending + self._uncollected + len(frame)
         if pending > self._options.connection.output_limit:
             raise self._full_error()
         self._replies.append(frame)
@@ -740,8 +731,8 @@ class Session(Generic[C]):
 
     def _full_error(self) -> WouldBlockError:
         return WouldBlockError(
-            f"{self._connection.pending} bytes wait to be sent on {self.conn}, and the limit is "
-            f"{self._options.connection.output_limit}: nothing was queued"
+            f"{self._connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
+            f"{self.conn}, and the limit is {self._options.connection.output_limit}: nothing was queued"
         )
 
     def close(

@@ -19,6 +19,10 @@ __all__ = ["ConnectionTimers"]
 _ids = itertools.count(1)
 
 
+LONGEST_DELAY = 1e10
+"""Seconds; three centuries, well within what the loop's wheel can tell apart."""
+
+
 class _Timer:
     """A callback, and when. Under the lock of its ConnectionTimers."""
 
@@ -49,13 +53,15 @@ class ConnectionTimers:
 
     def run_after(self, delay: float, callback: Callable[[float], object]) -> int:
         """`delay` in seconds. Raises ValueError unless it is finite."""
-        if not math.isfinite(delay):
-            raise ValueError(f"a timer's time must be finite, not {delay!r}")
+        if not (math.isfinite(delay) and delay <= LONGEST_DELAY):
+            raise ValueError(
+                f"a timer's delay must be finite, and at most {LONGEST_DELAY:g} s, not {delay!r}"
+            )
         return self._set(_Timer(callback, False), self._reactor.time() + delay, 0.0)
 
     def run_every(self, interval: float, callback: Callable[[float], object]) -> int:
         """`interval` in seconds, from now. Raises ValueError unless it is positive and finite."""
-        if not (math.isfinite(interval) and interval > 0):
+        if not (math.isfinite(interval) and 0 < interval <= LONGEST_DELAY):
             raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
         return self._set(_Timer(callback, True), 0.0, interval)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 
 from reactor import Job, Reactor, WorkerPool
-from tests.reactor.support import DEADLINE, LoopThread, run_passes, run_until
+from tests.reactor.support import DEADLINE, LoopThread, ManualClock, run_passes, run_until
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +106,14 @@ def _submit(pool: WorkerPool, tasks: list[Task]) -> None:
 
 def _until_over(reactor: Reactor, tasks: list[Task]) -> None:
     run_until(reactor, lambda: all(task.over for task in tasks), "the last job")
+
+
+def _until_without_help(reactor: Reactor, predicate: Callable[[], object]) -> None:
+    """Sleep as the loop itself does: nothing but the pool may end it."""
+    start = time.monotonic()
+    while not predicate():
+        reactor.run_once(DEADLINE)
+        assert time.monotonic() - start < DEADLINE, "it was slept over"
 
 
 def test_a_job_runs_on_a_worker_and_finishes_on_the_loop(
@@ -283,10 +292,7 @@ def test_a_result_before_a_job_that_blocks_is_collected_soon(
         first = Task(partial(release.wait, seconds))
         blocking = Task(partial(release.wait, 2 * DEADLINE))
         _submit(pool, [first, blocking])
-        end = time.monotonic() + DEADLINE
-        while not first.over:
-            assert time.monotonic() < end
-            reactor.run_once(DEADLINE)  # it ends when there is something to do, or is too late
+        _until_without_help(reactor, lambda: first.over)  # noqa: B023
         assert not blocking.over
         release.set()
         _until_over(reactor, [blocking])
@@ -359,13 +365,49 @@ def test_what_a_job_posts_arrives_while_it_still_runs(
 
         task = Task(work)
         pool.submit(task)
-        end = time.monotonic() + DEADLINE
-        while not got:
-            assert time.monotonic() < end
-            reactor.run_once(DEADLINE)
+        _until_without_help(reactor, lambda: got)  # noqa: B023
         assert not task.over
         release.set()
         _until_over(reactor, [task])
+
+
+def test_a_worker_leaves_the_loop_asleep_only_if_it_will_look_soon() -> None:
+    """The second of two submissions, a little after the first, must not be told to be quiet for
+    longer than the loop's next look, which was fixed by the first."""
+    clock = ManualClock(monotonic=0.0)
+    reactor = Reactor(clock=clock)
+    number = reactor.fileno()
+    if number is None:
+        reactor.close()
+        pytest.skip("a system whose selector has no descriptor")
+    pool = WorkerPool(reactor, worker_size=1)
+    go, posted, release = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(DEADLINE)
+        reactor.post(lambda: None)
+        pool.notify()
+        posted.set()
+        release.wait(DEADLINE)
+
+    first, second = Task(), Task(work)
+    pool.submit(first)
+    _until_over(reactor, [first])
+    clock.advance(0.0009)
+    pool.submit(second)
+    run_until(reactor, lambda: second.runs, "the second job")
+    clock.advance(0.0006)
+    run_passes(reactor)  # the look that the first has brought about
+
+    sleep = reactor.timeout()  # so long the loop would sleep now
+    go.set()
+    assert posted.wait(DEADLINE)
+    woken = bool(select.select([number], [], [], 0)[0])
+    release.set()
+    _until_over(reactor, [second])
+    pool.shutdown()
+    reactor.close()
+    assert woken or (sleep is not None and sleep < 0.1), "the post would have been slept over"
 
 
 def test_notify_from_no_worker_wakes_the_loop_at_once(

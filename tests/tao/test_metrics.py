@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tao.metrics import BUCKET_BOUNDS, Metrics, MetricsSnapshot
+from tao.registry import MessageRegistry
+from tao.server import Server
+from tests.support import LOCAL, Peer, as_bytes
 
 
 def snapshot_of(metrics: Metrics, **changes: Any) -> MetricsSnapshot:
@@ -248,3 +254,49 @@ def test_percentiles_do_not_fall() -> None:
     snapshot = observed([chance.lognormvariate(-5, 3) for _ in range(200)])
     found = [snapshot.handler_percentile(step / 1000) for step in range(1001)]
     assert found == sorted(found)
+
+
+# -- of a server ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads take turns so often that what must not be interrupted soon is."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_counters_of_a_server_only_grow() -> None:
+    """A connection that goes while a snapshot is made is in it once: not twice, and not left out."""
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, lambda context, conn: None, inline=True)
+    server = Server(registry=registry)
+    ended = threading.Event()
+
+    def come_and_go(address: Any) -> None:
+        try:
+            for _ in range(500):
+                with Peer(address) as peer:
+                    peer.send_frame(1, bytes(100))
+                    peer.finish_sending()
+                    peer.receive_to_end()
+        finally:
+            ended.set()
+
+    snapshots = [server.metrics()]
+    with server.running(LOCAL) as address:
+        client = threading.Thread(target=come_and_go, args=(address,))
+        client.start()
+        while not ended.is_set():
+            snapshots.append(server.metrics())
+        client.join()
+    fallen = [
+        (name, before, after)
+        for name in ("connections_total", "messages_in", "bytes_in", "bytes_out", "handled")
+        for before, after in pairwise(getattr(snapshot, name) for snapshot in snapshots)
+        if after < before
+    ]
+    assert fallen == []

@@ -289,12 +289,12 @@ def test_a_grace_that_makes_no_sense(grace: float) -> None:
 
 
 def test_messages_that_have_come_are_answered() -> None:
-    begun, release = threading.Event(), threading.Event()
+    begun = threading.Event()
     registry = echo_registry()
 
     def block(context: Context[bytes], conn: WriteCloser) -> Sample:
         begun.set()
-        assert release.wait(DEADLINE)
+        assert context.wait_cancelled(DEADLINE)  # the server has begun to stop
         return Sample(6)
 
     registry.register(5, as_bytes, block)
@@ -306,15 +306,12 @@ def test_messages_that_have_come_are_answered() -> None:
         assert begun.wait(DEADLINE)
         stopping = threading.Thread(target=lambda: reports.add(server.stop()))
         stopping.start()
-        assert wait_until(lambda: not can_connect(address))
-        release.set()
         assert peer.receive_to_end() == frame(6) + frame(1, b"a") + frame(1, b"b")
         peer.close()
         stopping.join()
     assert reports.items == [StopReport(drained=1, aborted=0, finished=True)]
-    assert [(reason.cause, reason.clean) for reason in reasons.items] == [
-        (CloseCause.STOPPED, True)
-    ]
+    [reason] = reasons.items
+    assert (reason.cause, reason.clean) == (CloseCause.STOPPED, True)
 
 
 def can_connect(address: tuple[str, int]) -> bool:
@@ -376,57 +373,28 @@ def test_a_handler_that_does_not_return_is_left_behind() -> None:
     assert returned.wait(DEADLINE)
 
 
-def test_a_handler_that_returns_in_time_is_waited_for() -> None:
-    begun = threading.Event()
-    registry = echo_registry()
-
-    def until_cancelled(context: Context[bytes], conn: WriteCloser) -> Sample:
-        begun.set()
-        assert context.wait_cancelled(DEADLINE)
-        return Sample(6, b"cancelled")
-
-    registry.register(5, as_bytes, until_cancelled)
-    server = Server(registry=registry)
-    with serving(server) as address, Peer(address) as peer:
-        peer.send_frame(5)
-        assert begun.wait(DEADLINE)
-        reports: Calls[StopReport] = Calls()
-        stopping = threading.Thread(target=lambda: reports.add(server.stop()))
-        stopping.start()
-        assert peer.receive_to_end() == frame(6, b"cancelled")
-        peer.close()
-        stopping.join()
-    assert reports.items == [StopReport(drained=1, aborted=0, finished=True)]
-
-
-def blocked_server() -> tuple[Server, threading.Event, threading.Event]:
-    """Message 5 blocks until the second event is set; the first says that it has begun."""
-    begun, release = threading.Event(), threading.Event()
+@pytest.mark.parametrize(("first", "second"), [(60.0, 0.1), (0.1, 60.0)])
+def test_of_two_graces_the_shorter_holds(first: float, second: float) -> None:
+    begun, stopping, release = threading.Event(), threading.Event(), threading.Event()
     registry = echo_registry()
 
     def block(context: Context[bytes], conn: WriteCloser) -> None:
         begun.set()
+        context.wait_cancelled(DEADLINE)
+        stopping.set()
         release.wait(2 * DEADLINE)
 
     registry.register(5, as_bytes, block)
-    return Server(registry=registry), begun, release
-
-
-@pytest.mark.parametrize(("first", "second"), [(60.0, 0.1), (0.1, 60.0)])
-def test_of_two_graces_the_shorter_holds(first: float, second: float) -> None:
-    server, begun, release = blocked_server()
+    server = Server(registry=registry)
+    stops = [threading.Thread(target=server.stop, args=(grace,)) for grace in (first, second)]
     try:
         with serving(server) as address, Peer(address) as peer:
             peer.send_frame(5)
             assert begun.wait(DEADLINE)
-            stops = [
-                threading.Thread(target=server.stop, args=(grace,), daemon=True)
-                for grace in (first, second)
-            ]
             stops[0].start()
-            assert wait_until(lambda: not can_connect(address))  # the first has been heard
-            stops[1].start()
+            assert stopping.wait(DEADLINE)  # the first has been heard
             begin = time.monotonic()
+            stops[1].start()
             assert peer.is_cut_off()
             assert time.monotonic() - begin < 0.1 + SLACK
     finally:
