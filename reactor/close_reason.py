@@ -46,6 +46,8 @@ class CloseReason:
     """What went wrong, if something did, be it before or during the end."""
     unsent: int = 0
     """Bytes that `write` accepted and the kernel never took."""
+    dropped: int = 0
+    """Messages that `write` accepted and that have made room for younger ones, by that policy."""
     unhandled: int = 0
     """Messages that were decoded and whose handler was never begun."""
     undecoded: int = 0
@@ -59,7 +61,9 @@ class CloseReason:
     @property
     def clean(self) -> bool:
         """Whether nothing went wrong and nothing was lost."""
-        return self.error is None and not (self.unsent or self.unhandled or self.undecoded)
+        return self.error is None and not (
+            self.unsent or self.dropped or self.unhandled or self.undecoded
+        )
 
     def __str__(self) -> str:
         parts = [self.cause.value]
@@ -69,6 +73,7 @@ class CloseReason:
             f"{count} {what}"
             for count, what in (
                 (self.unsent, "bytes unsent"),
+                (self.dropped, "messages dropped"),
                 (self.unhandled, "messages unhandled"),
                 (self.undecoded, "bytes undecoded"),
             )

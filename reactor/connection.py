@@ -34,7 +34,8 @@ __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "Wri
 logger = logging.getLogger("reactor")
 
 TAKE_SIZE = 262_144
-"""Bytes that leave the outbox for one send; what stays there can still be dropped."""
+"""Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
+can still make room for younger frames."""
 
 READ_SIZE = 262_144
 """Bytes read from one connection in one pass, into a buffer that the loop's connections share. A
@@ -250,9 +251,9 @@ class Connection:
     def write(self, data: bytes, *, drop_oldest: bool = False, post: bool = True) -> WriteResult:
         """Queue `data`; it is sent on the loop's next pass, after what was queued before it. Any thread.
 
-        At the limit it is refused; with `drop_oldest`, frames that have waited longest, and of which
-        no byte has been sent, make room for it. Without `post`, the caller sees to it that `flush` is
-        called: for who writes to many.
+        At the limit it is refused; with `drop_oldest`, the frames that have waited longest and have not
+        been offered to the kernel yet make room for it; the CloseReason counts them. Without `post`, the
+        caller sees to it that `flush` is called: for who writes to many.
         """
         size = len(data)
         limit = self._options.output_limit
@@ -344,13 +345,16 @@ class Connection:
         self._socket = sock
         self.last_received = self.last_sent = self._reactor.pass_time
         self._channel = self._reactor.register(sock, 0, self._handle_ready)
-        if self._tls is None:
-            self._handler.handle_open()
-            self._update_interest()
-        else:
-            self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
-            self._update_interest()
-            self._handshake(self._tls)
+        try:
+            if self._tls is None:
+                self._handler.handle_open()
+                self._update_interest()
+            else:
+                self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+                self._update_interest()
+                self._handshake(self._tls)
+        except Exception as error:
+            self._handle_defect(error)
 
     # -- TLS -------------------------------------------------------------------------------------
 
@@ -547,13 +551,14 @@ class Connection:
     def _take_outbox(self) -> list[bytes]:
         """Frames for the next send: all of them, if they are not too many. Under the lock."""
         outbox, self._in_flight = self._outbox, self.outbox_size
-        if self.outbox_size <= TAKE_SIZE:
+        most = min(TAKE_SIZE, self._options.output_limit // 4)
+        if self.outbox_size <= most:
             self._outbox = []
             self.outbox_size = 0
             self._flush_posted = False
             return outbox
         size = count = 0
-        while size < TAKE_SIZE:
+        while size < most or not count:
             size += len(outbox[count])
             count += 1
         self._outbox = outbox[count:]
@@ -747,7 +752,9 @@ class Connection:
             unsent = self._queue.clear() + self._in_flight + self.outbox_size
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0
-        self._handler.handle_closed(CloseReason(self._cause, self._error, unsent=unsent))
+        self._handler.handle_closed(
+            CloseReason(self._cause, self._error, unsent, self.frames_dropped)
+        )
 
     # -- the rest --------------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """One connect, without blocking.
 
-Contents: `resolve`, Connector.
-
 Owns the socket until it is connected, then hands it over. Resolving a name blocks, so that is done
 on a thread of its own, which ends with it. The loop's thread, but for that.
 """

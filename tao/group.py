@@ -16,8 +16,8 @@ from tao.message import Message
 __all__ = ["BroadcastReport", "Group", "WhenFull"]
 
 WhenFull: TypeAlias = Literal["refuse", "drop_oldest", "close"]
-"""What becomes of a receiver that has reached its limit: it does not get the message; or the frames that
-have waited longest make room for it; or it is given up, and aborted."""
+"""What becomes of a receiver that has reached its limit: it does not get the message; or the messages
+that have waited longest make room for it, which its CloseReason reports; or it is given up, and aborted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 __all__ = ["BUCKET_BOUNDS", "Metrics", "MetricsSnapshot"]
@@ -172,5 +173,5 @@ class Metrics:
             timers=timers,
             wakeups=wakeups,
             passes=passes,
-            errors=dict(self.errors),
+            errors=MappingProxyType(dict(self.errors)),
         )
