@@ -167,6 +167,7 @@ class Connection:
         "outbox_size",
         "own",
         "own_size",
+        "reading_since",
     )
 
     def __init__(
@@ -212,6 +213,8 @@ class Connection:
         """As the socket moved them: with TLS, ciphertext. Written on the loop's thread."""
         self.frames_dropped = 0
         """Frames that have made room for younger ones. Under the lock."""
+        self.reading_since = reactor.pass_time
+        """Monotonic seconds since when it reads without a pause. Written on the loop's thread."""
         self.last_received = reactor.pass_time
         """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
         self.last_sent = reactor.pass_time
@@ -501,7 +504,12 @@ class Connection:
             self.flush()
             return
         # The usual case; without a queue in between it costs a quarter less.
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if not self._offer(frames[0] if len(frames) == 1 else b"".join(frames)):
+            self._after_send()
+
+    def _offer(self, data: bytes) -> bool:
+        """Send it, with nothing queued before it; queue what the kernel does not take. Whether it has
+        taken all."""
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
@@ -509,13 +517,15 @@ class Connection:
             sent = 0
         except OSError as error:
             self._queue.append(data)  # to be counted as unsent
+            self._in_flight = 0
             self.fail(error)
-            return
+            return False
         self.last_sent = self._reactor.pass_time
         self.bytes_sent += sent
-        if sent < len(data):
-            self._queue.append(memoryview(data)[sent:])
-            self._after_send()
+        if sent == len(data):
+            return True
+        self._queue.append(memoryview(data)[sent:])
+        return False
 
     @property
     def _sending(self) -> bool:
@@ -536,14 +546,16 @@ class Connection:
                 frames = self._take_outbox()
             if not frames:
                 break
-            data: bytes = frames[0] if len(frames) == 1 else b"".join(frames)
-            if self._tls is not None:
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            if self._tls is None:
+                self._offer(data)
+            else:
                 try:
                     data = self._tls.encrypt(data)
                 except ssl.SSLError as error:
                     self.fail(error)
                     break
-            queue.append(data)
+                queue.append(data)
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
             self._after_send()
@@ -638,6 +650,8 @@ class Connection:
         if self._queue and state is not _CLOSED:
             events |= WRITE
         if events != channel.events:
+            if events & READ and not channel.events & READ:
+                self.reading_since = self._reactor.time()
             self._reactor.modify(channel, events)
 
     # -- ending ----------------------------------------------------------------------------------

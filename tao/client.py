@@ -227,7 +227,8 @@ class ClientConn(Conn["ClientConn"]):
         self._session.connection.start(sock)
 
     def _handle_failed(self, error: OSError) -> None:
-        logger.warning("%s: cannot connect: %s", self, error)
+        extra = {"net_id": self.net_id, "peer": self.name}
+        logger.warning("%s: cannot connect: %s", self, error, extra=extra)
         self._session.fail_to_open(error)
 
     def _handle_open(self) -> None:
@@ -258,7 +259,8 @@ class ClientConn(Conn["ClientConn"]):
                 self._attempts = 0
             delay = backoff.delay(self._attempts)
             self._attempts += 1
-            logger.info("%s: trying again in %.3g s", self, delay)
+            extra = {"net_id": self.net_id, "peer": self.name}
+            logger.info("%s: trying again in %.3g s", self, delay, extra=extra)
             self._retry = self._reactor.call_later(delay, self._connect)
             return
         if self._retry is not None:
@@ -360,16 +362,25 @@ class ClientConn(Conn["ClientConn"]):
         """
         self._check_may_wait()
         with self._settled:
-            self._settled.wait_for(
-                lambda: self._over or self.state is not ConnectionState.CONNECTING, timeout
-            )
-            if self.state is ConnectionState.CONNECTING and not self._over:
-                return False
+            self._settled.wait_for(self._is_settled, timeout)
             if self.state is ConnectionState.OPEN:
                 return True
+            if not self._is_settled():
+                return False
         reason = self.wait_closed(timeout)
         error = None if reason is None else reason.error
         raise ConnectionClosedError(f"not connected to {self.name}: {reason}") from error
+
+    def _is_settled(self) -> bool:
+        """Whether there is no use in waiting: it is connected, or will never be. Under the lock."""
+        if self._over or self.state is ConnectionState.OPEN:
+            return True
+        # Between two attempts of a client that tries again nothing is settled.
+        final = self._reconnect is None or self._closing
+        return final and self.state not in (
+            ConnectionState.CONNECTING,
+            ConnectionState.HANDSHAKING,
+        )
 
     def wait_closed(self, timeout: float | None = None) -> CloseReason | None:
         """Wait until all is over, on_close included; None when `timeout` seconds were not enough.

@@ -60,10 +60,11 @@ class HeartbeatKeeper:
 
     def _look(self) -> None:
         connection, heartbeat, now = self._connection, self._heartbeat, self._reactor.time()
-        if connection.paused:
-            # We do not read, so its silence means nothing: it is counted from when we read again.
-            connection.last_received = now
-        silent_until = connection.last_received + heartbeat.timeout
+        # While we do not read, its silence means nothing: it is counted from when we read again.
+        heard = (
+            now if connection.paused else max(connection.last_received, connection.reading_since)
+        )
+        silent_until = heard + heartbeat.timeout
         if now >= silent_until:
             connection.abort(
                 CloseCause.EXPIRED,

@@ -49,7 +49,7 @@ class MetricsSnapshot:
     bytes_out: int
     """As the sockets took them; with TLS, ciphertext."""
     handled: int
-    """Handlers that have returned or raised; timers and callbacks are among them."""
+    """Messages whose handler has returned or raised."""
     handler_seconds: float
     """Time spent in handlers, all together, from samples; those inline with the decoding of their
     messages."""
@@ -145,6 +145,7 @@ class Metrics:
         uptime: float,
         open_traffic: Iterable[Traffic],
         connections_open: int,
+        refused_by_system: int,
         queue_depth: int,
         loop_lag: float,
         timers: int,
@@ -161,7 +162,7 @@ class Metrics:
             uptime=uptime,
             connections_total=self.connections_total,
             connections_open=connections_open,
-            connections_refused=self.connections_refused,
+            connections_refused=self.connections_refused + refused_by_system,
             messages_in=messages_in,
             bytes_in=bytes_in,
             bytes_out=bytes_out,

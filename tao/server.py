@@ -223,7 +223,10 @@ class Server:
         return self._reactor
 
     def _add_acceptor(self, reactor: Reactor, sock: socket.socket) -> None:
-        self._acceptors.append(Acceptor(reactor, sock, self._handle_accepted))
+        acceptor = Acceptor(reactor, sock, self._handle_accepted)
+        if self._waits_when_full and len(self._sessions) >= self._max_connections:
+            acceptor.pause()
+        self._acceptors.append(acceptor)
 
     def _run_on_loop(self, reactor: Reactor, function: Callable[[], T]) -> T:
         """Call it on the loop's thread and wait; here and now if the loop does not run."""
@@ -575,6 +578,7 @@ class Server:
                 uptime=time.monotonic() - self._made_at,
                 open_traffic=[session.traffic for session in sessions],
                 connections_open=len(sessions),
+                refused_by_system=sum(acceptor.refused for acceptor in list(self._acceptors)),
                 queue_depth=0 if pool is None else pool.waiting,
                 loop_lag=0.0 if reactor is None else reactor.pass_seconds,
                 timers=0 if statistics is None else statistics.timeouts_waiting,

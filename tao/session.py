@@ -110,6 +110,9 @@ def _owed(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
     context.message()
 
 
+_NO_MESSAGE = (_call, _owed)
+
+
 class Session(Generic[C]):
     """The life of one connection above its bytes.
 
@@ -120,6 +123,7 @@ class Session(Generic[C]):
         "_backlog",
         "_batch",
         "_callbacks",
+        "_calls",
         "_cancelled",
         "_closed_with",
         "_codec",
@@ -145,6 +149,7 @@ class Session(Generic[C]):
         "_reactor",
         "_registry",
         "_replies",
+        "_reported",
         "_room",
         "_took",
         "_unhandled",
@@ -213,6 +218,9 @@ class Session(Generic[C]):
         self._backlog = False  # whether the input begins with frames for which there was no room
         self._inbox: list[Item] = []
         self._unhandled = 0
+        self._calls = False  # whether some of what waits, or is out, is no message
+        # What `_report` was last given, by the thread that has the batch; read when that has ended.
+        self._reported: BaseException | None = None
         self._keeper: HeartbeatKeeper | None = None
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
@@ -361,6 +369,9 @@ class Session(Generic[C]):
         batch, self._batch = self._batch, None
         assert batch is not None
         handled = len(batch) - self._left
+        if self._calls:
+            handled = sum(item[0] not in _NO_MESSAGE for item in batch[:handled])
+            self._calls = self._left > 0 or bool(self._inbox)
         metrics = self._metrics
         metrics.handled += handled
         metrics.segments += 1
@@ -431,6 +442,7 @@ class Session(Generic[C]):
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
+        self._metrics.handled += 1
         self._replies = self._connection.own = []
         self._written = 0
         self._handler_thread = self._reactor.thread
@@ -477,6 +489,7 @@ class Session(Generic[C]):
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
         self._decoded_by = self._codec
+        self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
         pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
         pieces.append(self._input.take() if self._input.size else b"")
         # What came from no bytes stays: timers, callbacks.
@@ -489,12 +502,13 @@ class Session(Generic[C]):
 
     def _drop_waiting(self) -> None:
         """The end is one after which nothing more is begun, but for what the application is owed."""
-        self._unhandled += sum(item[0] not in (_call, _owed) for item in self._inbox)
+        self._unhandled += sum(item[0] not in _NO_MESSAGE for item in self._inbox)
         self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
         self._backlog = False
 
     def enqueue(self, function: Callable[[], object]) -> None:
         """Run something that is no message in this connection's order. The loop's thread."""
+        self._calls = True
         self._inbox.append((_call, False, function, b"", 0, 0))
         if self._batch is None:
             self._after_decode()
@@ -527,15 +541,18 @@ class Session(Generic[C]):
             self._options.close_on_error
             and not isinstance(error, (UndefinedMessageError, NotRegisteredError))
         )
+        self._calls = True
         return (_owed, False, partial(self._report, error, close), data, start, end)
 
     def _fail_stream(self, error: Exception, data: bytes) -> None:
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
+        self._calls = True
         self._inbox.append((_owed, False, partial(self._report, error, True), data, 0, len(data)))
         self._connection.pause_reading(Pause.PROTOCOL)
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
+        self._reported = error
         self._reactor.post(partial(self._metrics.count_error, error))
         if isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
             self._log(logging.WARNING, "%s: %s", self.conn, error)  # the peer's doing
@@ -609,10 +626,11 @@ class Session(Generic[C]):
         """The state is CLOSED. on_close comes when the handler in hand has returned."""
         self._closed_with = reason
         self._interrupted = True
-        if reason.error is not None:
+        if reason.error is not None and reason.error is not self._reported:
             self._metrics.count_error(reason.error)
         if not self._opened and reason.error is not None and self._callbacks.on_error is not None:
             # There is no on_close for what was never open: somebody shall hear of it all the same.
+            self._calls = True
             self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
         self._end_timers()
         self._wake_waiting()
@@ -631,6 +649,7 @@ class Session(Generic[C]):
         if self._callbacks.on_close is None or not self._opened:
             self._on_gone(reason)
             return
+        self._calls = True
         self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
         self._pool.submit(self)
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from tao import (
     ClientConn,
     ConnectionClosedError,
+    ConnectionMap,
     Context,
+    DataSource,
     MessageRegistry,
     Server,
     ServerConn,
@@ -27,8 +29,6 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
-from tao.connection_map import ConnectionMap
-from tao.data_source import DataSource
 from tao.examples import _common, chat
 from tao.examples._common import say
 from tao.examples.chat import ChatMessage
@@ -106,6 +106,7 @@ def make_server(books: DataSource[sqlite3.Connection]) -> Server:
         registry=registry,
         on_connect=on_connect,
         on_close=lambda conn, _reason: present.remove(conn.net_id),
+        data_source=books,  # closed when the server has stopped
     )
 
 
@@ -116,7 +117,7 @@ def run_server(options: argparse.Namespace) -> int:
         books.get()  # a book that cannot be opened is said now, and not to the first guest
         return _common.serve(make_server(books), options, "guestbook")
     finally:
-        books.close_all()  # the server has stopped, and its handlers have returned
+        books.close_all()  # the server has, unless it never came to listen; twice is once
 
 
 def run_demo(_options: argparse.Namespace) -> int:

@@ -20,11 +20,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tao import Context, Message, MessageRegistry, Server, ServerConn, TaoError, WriteCloser
+from tao import (
+    Context,
+    LineCodec,
+    Message,
+    MessageRegistry,
+    Server,
+    ServerConn,
+    TaoError,
+    WriteCloser,
+)
 from tao.codec import Frame, Header
 from tao.examples import _common
 from tao.examples._common import say
-from tao.line_codec import LineCodec
 
 COMMANDS = {
     "server": "answers each line (the default)",
