@@ -89,7 +89,8 @@ class ConnectionOptions:
     """Sizes in bytes, times in seconds."""
 
     output: Watermark = field(default=Watermark(65_536, 262_144))
-    """Bytes waiting to be sent between which reading pauses and goes on."""
+    """Bytes waiting to be sent between which a server's reading pauses and goes on. A client goes on
+    reading, or the two could wait for each other; for it, `high` is where `write` returns False."""
     output_limit: int = 16_777_216
     """Bytes waiting to be sent over which `write` refuses."""
     drain_timeout: float = 30.0
@@ -154,6 +155,7 @@ class Connection:
         "_options",
         "_outbox",
         "_own_taken",
+        "_pause_on_output",
         "_paused",
         "_queue",
         "_reactor",
@@ -178,9 +180,13 @@ class Connection:
         options: ConnectionOptions,
         notify: Callable[[], object] | None = None,
         tls: TlsStream | None = None,
+        pause_on_output: bool = True,
     ) -> None:
         self._reactor = reactor
         self._tls = tls  # the loop's thread
+        # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
+        # ends that both did so, each could wait for the other to read, for ever: one must go on.
+        self._pause_on_output = pause_on_output
         self._handler = handler
         self._handle_data = handler.handle_data
         self._options = options
@@ -612,7 +618,8 @@ class Connection:
             return
         pending = self.pending
         if pending > self._options.output.high:
-            self.pause_reading(Pause.OUTPUT)
+            if self._pause_on_output:
+                self.pause_reading(Pause.OUTPUT)
         elif self._paused & Pause.OUTPUT and pending <= self._options.output.low:
             self.resume_reading(Pause.OUTPUT)
             self._handler.handle_writable()

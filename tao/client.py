@@ -180,6 +180,7 @@ class ClientConn(Conn["ClientConn"]):
             on_gone=self._handle_gone,
             on_open=self._handle_open,
             tls=tls,
+            pause_on_output=False,
         )
 
     @property

@@ -31,6 +31,7 @@ from reactor import (
     CloseCause,
     CloseReason,
     ConnectionOptions,
+    ConnectionState,
     Reactor,
     Timeout,
     TlsStream,
@@ -431,6 +432,7 @@ class Server:
             callbacks=self._callbacks,
             options=self._options,
             on_gone=partial(self._handle_gone, net_id),
+            on_open=partial(self._handle_open, conn),
             server=self,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
             metrics=self._metrics,
@@ -440,11 +442,14 @@ class Server:
         session.remote_address = address
         self._sessions[net_id] = session
         session.connection.start(sock)
-        for interval, callback in self._schedules:
-            conn.run_every(interval, callback)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             for acceptor in self._acceptors:
                 acceptor.pause()
+
+    def _handle_open(self, conn: ServerConn) -> None:
+        """The connection is OPEN. The loop's thread."""
+        for interval, callback in self._schedules:
+            conn.run_every(interval, callback)
 
     def _refuse(self, sock: socket.socket, address: Any, what: str, limit: int) -> None:
         self._metrics.connections_refused += 1
@@ -601,7 +606,9 @@ class Server:
         def add() -> None:
             self._schedules.append((interval, callback))
             for session in self._sessions.values():
-                session.conn.run_every(interval, callback)
+                # One whose handshake is under way gets it when it is open.
+                if session.connection.state is ConnectionState.OPEN:
+                    session.conn.run_every(interval, callback)
 
         self._run_on_loop(self._reactor, add)
 

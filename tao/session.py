@@ -178,6 +178,7 @@ class Session(Generic[C]):
         on_open: Callable[[], object] | None = None,
         server: MessageServer | None = None,
         tls: TlsStream | None = None,
+        pause_on_output: bool = True,
         metrics: Metrics | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
@@ -238,7 +239,12 @@ class Session(Generic[C]):
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
         self._connection = Connection(
-            reactor, self, options=options.connection, notify=pool.notify, tls=tls
+            reactor,
+            self,
+            options=options.connection,
+            notify=pool.notify,
+            tls=tls,
+            pause_on_output=pause_on_output,
         )
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------

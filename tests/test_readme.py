@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import re
 import shlex
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import reactor
 import tao
 from tests.examples.support import ROOT, Peer, Program
+from tests.test_layering import IMPORTS
+from tests.tls_support import Certificates, peer_context, shake_hands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -28,9 +36,10 @@ PROGRAMS = [
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
     "tao/examples/readme_embedding.py",
+    "tao/examples/readme_tls.py",
 ]
 
-COMMANDS = ["try", "test", "bench"]
+COMMANDS = ["try", "test", "bench", "certificate"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def test_every_block_is_one_that_a_test_knows() -> None:
     assert README.count("\n```") == 2 * len(BLOCKS)
     expected = [f"file: {name}" for name in PROGRAMS] + [f"command: {name}" for name in COMMANDS]
     noted = [block.note for block in BLOCKS if block.language != "text"]
-    assert sorted(map(str, noted)) == sorted([*expected, "diagram"])
+    assert sorted(map(str, noted)) == sorted([*expected, "diagram", "layers"])
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -85,6 +94,10 @@ def test_the_diagram_is_the_generated_one() -> None:
 
 def test_the_chat_server_is_short() -> None:
     assert len(block("file: tao/examples/readme_chat.py").splitlines()) <= 50
+
+
+def test_the_tls_program_is_short() -> None:
+    assert len(block("file: tao/examples/readme_tls.py").splitlines()) < 40
 
 
 def printed(name: str, folder: Path) -> Path:
@@ -143,6 +156,82 @@ def test_the_server_runs_in_a_loop_of_ones_own(tmp_path: Path) -> None:
         assert program.errors == ""
 
 
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+def tls_program(path: Path, *arguments: str | Path) -> Program:
+    return Program([str(path), *map(str, arguments)], cwd=path.parent)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")
+def test_the_tls_client_comes_back_to_a_server_that_was_gone(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_tls.py", tmp_path)
+    certificates = Certificates(tmp_path)
+    key, certificate = certificates.key_and_certificate("127.0.0.1")
+    with tls_program(path, "serve", "0", certificate, key) as server:
+        port = str(server.address()[1])
+        client = tls_program(path, "talk", port, certificates.ca_file)
+        with client:
+            client.enter("one\n")
+            client.wait_for("one")
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+            assert server.errors == ""
+            client.wait_for(r"closed by the peer\n")
+            client.enter("two\n")  # while nobody listens
+            with tls_program(path, "serve", port, certificate, key) as second:
+                client.wait_for("two")
+                client.enter("three\n")
+                client.wait_for("three")
+                client.end_input()
+                assert client.wait() == 0
+                assert client.output.count("closed by the peer") == 1
+                assert client.output.endswith("closed by this side\n")
+                second.signal(signal.SIGTERM)
+                assert second.wait() == 0
+                assert second.errors == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")
+def test_the_tls_server_speaks_tls_and_nothing_else(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_tls.py", tmp_path)
+    certificates = Certificates(tmp_path)
+    key, certificate = certificates.key_and_certificate("localhost")
+    with tls_program(path, "serve", "0", certificate, key) as server:
+        address = server.address()
+        with Peer(address) as plain:
+            plain.send(1, b"hello")
+            with pytest.raises((AssertionError, ConnectionError)):
+                plain.receive()
+        with shake_hands(address, peer_context(certificates)) as peer:
+            peer.send_frame(1, b"hello")
+            assert peer.receive_frame() == (1, b"hello")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
+def test_the_command_for_a_certificate_makes_one(tmp_path: Path) -> None:
+    arguments = shlex.split(command("certificate"))
+    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    files = ["cert.pem", "key.pem"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    server_tls = tao.load_server_tls(*(tmp_path / name for name in files))
+    registry = tao.MessageRegistry()
+    with (
+        tao.Server(registry=registry, tls=server_tls).running(("127.0.0.1", 0)) as address,
+        tao.ClientConn(address, registry=registry, tls=tao.load_client_tls(tmp_path / files[0])),
+    ):
+        pass  # it is trusted, and made out to this address
+    serve, talk = re.findall(r"`python -m tao\.examples\.readme_tls (\w+ \d+ [^`]+)`", README)
+    assert serve.split()[0::2] == ["serve", "cert.pem"]
+    assert serve.split()[2:] == files
+    assert talk.split() == ["talk", serve.split()[1], "cert.pem"]
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+
 def test_the_command_to_try_it_works() -> None:
     arguments = python_arguments(command("try"))
     assert arguments == ["-m", "tao.examples.chat", "demo"]
@@ -175,16 +264,177 @@ def test_continuous_integration_takes_its_commands_from_the_page() -> None:
     assert "tao.examples" not in script
 
 
+def test_all_examples_are_named() -> None:
+    folder = ROOT / "tao" / "examples"
+    examples = {path.stem for path in folder.glob("[a-z]*.py") if "readme" not in path.stem}
+    paragraph = README[README.index("The [examples]") : README.index("## What it does")]
+    assert examples <= set(re.findall(r"\w+", paragraph))
+
+
+# -- what the text says --------------------------------------------------------------------------
+
+
 def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
+    links = re.findall(r"\]\(([^)]+)\)", README)
     assert links
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for link in links:
-        assert (ROOT / link).exists(), link
+        if link.startswith("#"):
+            assert link[1:] in anchors
+        elif not link.startswith("https://"):
+            assert (ROOT / link).exists(), link
+
+
+MODULE = re.compile(r"\b(\w+)\.py\b")
+
+
+def test_the_picture_of_the_layers_is_how_modules_import() -> None:
+    picture = block("layers")
+    box_of = {}  # module -> its box
+    package = ""
+    for line in picture.splitlines():
+        if found := re.match(r' *subgraph \w+\["(\w+):', line):
+            package = found[1]
+        elif found := re.match(r' *(\w+)\["(.+)"\]$', line):
+            for name in MODULE.findall(found[2]):
+                box_of[f"{package}.{name}"] = found[1]
+    assert len(box_of) == len(MODULE.findall(picture))
+    assert set(box_of) <= set(IMPORTS)
+
+    below: dict[str, set[str]] = {}  # box -> those that an arrow leads to
+    for line in picture.splitlines():
+        boxes = line.strip().split(" --> ")
+        for upper, lower in zip(boxes, boxes[1:], strict=False):
+            below.setdefault(upper, set()).add(lower)
+
+    def reachable(box: str) -> set[str]:
+        return {box}.union(*(reachable(lower) for lower in below.get(box, ())))
+
+    for module, box in box_of.items():
+        for found_import in IMPORTS[module]:
+            target = box_of.get(found_import.module)
+            assert target is None or target in reachable(box), (module, found_import)
+
+
+# What stands for what in the text.
+OBJECTS = {
+    "client": tao.ClientConn,
+    "conn": tao.ServerConn,
+    "ctx": tao.Context,
+    "db": tao.DataSource,
+    "monitor": tao.Monitor,
+    "reason": tao.CloseReason,
+    "registry": tao.MessageRegistry,
+    "server": tao.Server,
+    "CloseCause": tao.CloseCause,
+    "ConnectionState": tao.ConnectionState,
+}
+
+
+def code_spans() -> Iterator[str]:
+    """What stands between backticks, blocks aside; of the first cells of the last table but the names
+    of the other framework's are left out."""
+    text = _BLOCK.sub("", README)
+    start = text.index("| Tao 1.6 | here |")
+    rows, rest = text[start:].split("\n\n", 1)
+    ours = "\n".join(row.split(" | ", 1)[1] for row in rows.splitlines()[2:])
+    for part in (text[:start], ours, rest):
+        yield from re.findall(r"`([^`\n]+)`", part)
+
+
+def test_the_table_for_those_who_come_from_go_is_there() -> None:
+    rows = README[README.index("| Tao 1.6 | here |") :].split("\n\n", 1)[0].splitlines()
+    assert len(rows) == 2 + 19
+    assert all(row.count(" | ") == 1 for row in rows[2:])
 
 
 def test_the_names_on_the_page_are_public() -> None:
-    named = set(re.findall(r"`(?:tao\.|reactor\.)?([A-Z][a-z]+[A-Z]\w+)\b", README))
+    spans = list(code_spans())
+    named = {
+        name
+        for span in spans
+        for name in re.findall(r"(?<![\w.])([A-Z][a-z]+[A-Z]\w+)", span)
+        if not span.startswith("Total")  # expvar's
+    }
     assert {"MessageRegistry", "ConnectionClosedError", "CloseReason"} <= named
     builtin = {"ValueError", "TypeError"}
-    unknown = named - set(tao.__all__) - set(reactor.__all__) - builtin
+    unknown = named - set(tao.__all__) - set(reactor.__all__) - builtin - {"SSLContext"}
     assert not unknown
+
+
+def test_the_attributes_on_the_page_exist() -> None:
+    found = {
+        (name, attribute)
+        for span in code_spans()
+        for name, attribute in re.findall(r"(?<![\w.])(\w+)\.(\w+)", span)
+        if name in OBJECTS
+    }
+    assert {("server", "set_tls"), ("ctx", "remaining"), ("conn", "run_every")} <= found
+    missing = {
+        (name, attribute) for name, attribute in found if not hasattr(OBJECTS[name], attribute)
+    }
+    assert not missing - {("db", "close")}
+
+
+def parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def test_the_arguments_on_the_page_exist() -> None:
+    public = [getattr(tao, name) for name in tao.__all__]
+    known = set()
+    for item in public:
+        if isinstance(item, type):
+            for name, member in inspect.getmembers(item, inspect.isfunction):
+                if name == "__init__" or not name.startswith("_"):
+                    known |= parameters(member)
+        elif callable(item):
+            known |= parameters(item)
+    named = {name for span in code_spans() for name in re.findall(r"\b([a-z_]+)=(?!=)", span)}
+    assert {"heartbeat", "reconnect", "when_full", "keep", "data_source"} <= named
+    assert not named - known
+
+
+def amount(text: str) -> object:
+    """A default as the table of limits has it, as the code has it."""
+    if text == "none":
+        return None
+    if ", " in text:
+        low, high = map(amount, text.split(", "))
+        assert isinstance(low, int)
+        assert isinstance(high, int)
+        return tao.Watermark(low, high)
+    number, _, unit = text.partition(" ")
+    return (
+        float(number)
+        if unit == "s"
+        else int(number) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}[unit]
+    )
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]+) \| ([^|]+) \| [^|]+ \|$", README, re.MULTILINE)
+    assert len(rows) == 14
+    for name, owners, default in rows:
+        for owner in re.findall(r"`(\w+)`", owners):
+            parameter = inspect.signature(getattr(tao, owner)).parameters[name]
+            if name == "output":  # made anew for each: the signature has a placeholder
+                assert tao.ConnectionOptions().output == amount(default)
+            else:
+                assert parameter.default == amount(default), (owner, name)
+
+
+def test_the_fields_of_the_log_are_there(caplog: pytest.LogCaptureFixture) -> None:
+    registry = tao.MessageRegistry()
+    with (
+        caplog.at_level(logging.INFO, "tao"),
+        tao.Server(registry=registry).running(("127.0.0.1", 0)) as address,
+    ):
+        with Peer(address) as peer:
+            peer.send(7, b"")
+    fields = {
+        (record.levelname, *(vars(record).get(name) for name in ("net_id",)))
+        for record in caplog.records
+    }
+    assert {("WARNING", 1), ("INFO", 1)} <= fields
