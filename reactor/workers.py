@@ -227,7 +227,8 @@ class WorkerPool:
             if self._ready:
                 return True
             self._running[thread] = None
-            park = not self._parked and not self._shut_down  # there is room for one
+            # One may park, and only on a thread of our own: others may wait for somebody else's.
+            park = self._owns_executor and not self._parked and not self._shut_down
             if park:
                 self._parked = True
             else:

@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -161,7 +162,7 @@ class ClientConn(Conn["ClientConn"]):
 
     def _enqueue(self, function: Callable[[], object]) -> None:
         """Into the order of whichever connection there is when a kept timer expires."""
-        self._session.enqueue(function)
+        self._session.enqueue(function, owed=True)
 
     def _make_session(self) -> Session[ClientConn]:
         """For the next connection. What belongs to the client, and not to one connection, is here."""
@@ -250,11 +251,15 @@ class ClientConn(Conn["ClientConn"]):
         backoff = self._reconnect
         with self._settled:
             self._reason = reason
+            former = self._session
             if backoff is not None and not self._closing:
                 self._session = self._make_session()
             else:
                 backoff = None
+                # What was written for a connection that will never be.
+                self._reason = replace(reason, unsent=reason.unsent + self._offline_size)
         if backoff is not None:
+            self._session.adopt(former)
             opened_at, self._opened_at = self._opened_at, None
             if opened_at is not None and self._reactor.time() - opened_at >= backoff.stable:
                 self._attempts = 0

@@ -145,7 +145,7 @@ class Metrics:
         uptime: float,
         open_traffic: Iterable[Traffic],
         connections_open: int,
-        refused_by_system: int,
+        refused_by_system: int = 0,
         queue_depth: int,
         loop_lag: float,
         timers: int,

@@ -512,12 +512,22 @@ class Session(Generic[C]):
         self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
         self._backlog = False
 
-    def enqueue(self, function: Callable[[], object]) -> None:
-        """Run something that is no message in this connection's order. The loop's thread."""
+    def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
+        """Run something that is no message in this connection's order. The loop's thread.
+
+        What is `owed` is run even if the connection ends first: by this session, or, when it has
+        begun its last call, by the one that `adopt`s what is left.
+        """
         self._calls = True
-        self._inbox.append((_call, False, function, b"", 0, 0))
+        self._inbox.append((_owed if owed else _call, False, function, b"", 0, 0))
         if self._batch is None:
             self._after_decode()
+
+    def adopt(self, former: Session[C]) -> None:
+        """Run what another session of the same client owes and can no longer run. The loop's thread."""
+        for handler, _, function, _, _, _ in former._inbox:
+            if handler is _owed:
+                self.enqueue(function, owed=True)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way that may still write. The loop's thread."""
@@ -567,7 +577,9 @@ class Session(Generic[C]):
         else:
             self._log(logging.ERROR, "%s: handling a message failed", self.conn, error=error)
         self._on_error(error)
-        if close:
+        if (
+            close and self._opened
+        ):  # before that, a kept timer has raised: no fault of the connection's
             self.close(CloseCause.FAILED, error)
 
     def _log(

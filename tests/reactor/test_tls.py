@@ -160,9 +160,9 @@ def test_the_first_message_may_come_with_the_last_of_the_handshake(
 
 def test_the_closing_alert(wire: Wire) -> None:
     last_words = wire.client.encrypt(b"last words")
-    assert not wire.client.closing
+    before = wire.client.closing
     wire.client.close()
-    assert wire.client.closing
+    assert (before, wire.client.closing) == (False, True)
     wire.server.feed(last_words + wire.client.take_ciphertext())
     assert wire.server.decrypt() == b"last words"
     assert wire.server.ended
