@@ -5,6 +5,7 @@ Owns one connection to a server, and the loop and worker that drive it unless it
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import socket
@@ -74,6 +75,7 @@ class ClientConn(Conn["ClientConn"]):
         "_codec",
         "_connect_timeout",
         "_connector",
+        "_context",
         "_given_reactor",
         "_kept_timers",
         "_net_id",
@@ -156,6 +158,7 @@ class ClientConn(Conn["ClientConn"]):
         self._started = False
         self._over = False  # closed, on_close has returned, and what was ours is released
         self._reason: CloseReason | None = None
+        self._context = contextvars.copy_context()  # what every connection's handlers begin with
         self._net_id = next(_net_ids)
         self._session = self._make_session()
         self._kept_timers = ConnectionTimers(self._reactor, self._enqueue)
@@ -182,6 +185,7 @@ class ClientConn(Conn["ClientConn"]):
             on_open=self._handle_open,
             tls=tls,
             pause_on_output=False,
+            context=self._context,
         )
 
     @property

@@ -29,7 +29,8 @@ class BroadcastReport:
     refused: int
     """Connections at their limit, or whose codec cannot encode it: they do not get it."""
     closed: int
-    """Connections that were on their way out, or were aborted for being at their limit."""
+    """Connections that were not open: in their handshake, on their way out, or aborted for being at their
+    limit."""
 
 
 class Member(Protocol):

@@ -329,6 +329,8 @@ class Server:
         self._stop_asked = True
         reactor, pool = self._reactor, self._pool
         if reactor is None or pool is None:
+            if self._data_source is not None:
+                self._data_source.close_all()
             return StopReport(0, 0, True)  # it never listened
         if not self._finished.is_set():
             with self._lock:
@@ -397,7 +399,10 @@ class Server:
         assert pool is not None and reactor is not None
         pool.shutdown(wait=not self._left_behind)
         if self._data_source is not None:
-            self._data_source.close_all()
+            if self._left_behind:
+                logger.error("a handler has not returned: its data source is left open")
+            else:
+                self._data_source.close_all()
         if self._given_reactor is None:
             reactor.close()
         self._finished.set()

@@ -8,11 +8,12 @@ import re
 import shlex
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 import reactor
 import tao
-from tests.examples.support import ROOT, Peer, Program
+from tests.examples.support import DEADLINE, ROOT, Peer, Program
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
 
@@ -170,8 +171,7 @@ def test_the_tls_client_comes_back_to_a_server_that_was_gone(tmp_path: Path) -> 
     key, certificate = certificates.key_and_certificate("127.0.0.1")
     with tls_program(path, "serve", "0", certificate, key) as server:
         port = str(server.address()[1])
-        client = tls_program(path, "talk", port, certificates.ca_file)
-        with client:
+        with tls_program(path, "talk", port, certificates.ca_file) as client:
             client.enter("one\n")
             client.wait_for("one")
             server.signal(signal.SIGTERM)
@@ -305,7 +305,7 @@ def test_the_picture_of_the_layers_is_how_modules_import() -> None:
     below: dict[str, set[str]] = {}  # box -> those that an arrow leads to
     for line in picture.splitlines():
         boxes = line.strip().split(" --> ")
-        for upper, lower in zip(boxes, boxes[1:], strict=False):
+        for upper, lower in pairwise(boxes):
             below.setdefault(upper, set()).add(lower)
 
     def reachable(box: str) -> set[str]:
@@ -426,15 +426,19 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 
 def test_the_fields_of_the_log_are_there(caplog: pytest.LogCaptureFixture) -> None:
-    registry = tao.MessageRegistry()
+    told = threading.Event()
+    server = tao.Server(registry=tao.MessageRegistry(), on_error=lambda conn, error: told.set())
     with (
         caplog.at_level(logging.INFO, "tao"),
-        tao.Server(registry=registry).running(("127.0.0.1", 0)) as address,
+        server.running(("127.0.0.1", 0)) as address,
+        Peer(address) as peer,
     ):
-        with Peer(address) as peer:
-            peer.send(7, b"")
+        peer.send(7, b"")
+        assert told.wait(DEADLINE)
     fields = {
-        (record.levelname, *(vars(record).get(name) for name in ("net_id",)))
+        record.levelname: (vars(record).get("net_id"), vars(record).get("peer"))
         for record in caplog.records
     }
-    assert {("WARNING", 1), ("INFO", 1)} <= fields
+    assert fields["WARNING"] == fields["INFO"]  # of the error, and, the last, of the end
+    assert fields["WARNING"][0] == 1
+    assert str(fields["WARNING"][1]).startswith("127.0.0.1:")

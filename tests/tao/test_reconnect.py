@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from reactor import Reactor, TlsTruncationError
+from reactor import Reactor, SystemClock, TlsTruncationError
 from tao import (
     Backoff,
     ClientConn,
@@ -201,6 +201,91 @@ def test_the_callbacks_take_turns(listener: socket.socket) -> None:
             peer.close()
         order.wait(10)
     assert order.items[:10] == ["connect", "close"] * 5
+
+
+@pytest.mark.parametrize("ending", ["fin", "reset", "close", "abort"])
+def test_there_is_no_on_close_without_an_on_connect(listener: socket.socket, ending: str) -> None:
+    """Although the connection has ended before its on_connect had its turn on a worker."""
+    order: Calls[str] = Calls()
+    busy, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        assert go_on.wait(DEADLINE)
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(block)
+        assert busy.wait(DEADLINE)
+        try:
+            client = ClientConn(
+                listener.getsockname(),
+                registry=MessageRegistry(),
+                executor=executor,
+                on_connect=lambda conn: order.add("connect"),
+                on_close=lambda conn, reason: order.add("close"),
+            )
+            client.start()
+            with Peer.accept(listener) as peer:
+                assert client.wait_connected(DEADLINE)
+                if ending == "reset":
+                    peer.reset()
+                elif ending != "fin":
+                    getattr(client, ending)()
+            assert wait_until(lambda: client.state is not ConnectionState.OPEN)
+        finally:
+            go_on.set()
+        assert client.wait_closed(DEADLINE) is not None
+    assert order.items == ["connect", "close"]
+
+
+class InterruptingClock(SystemClock):
+    """The system's, and something that happens when it is next looked at: between any two lines."""
+
+    def __init__(self) -> None:
+        self.interrupt: Callable[[], object] | None = None
+
+    def monotonic(self) -> float:
+        if self.interrupt is not None:
+            self.interrupt()
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("verb", ["close", "abort"])
+def test_nor_is_there_if_it_is_closed_in_the_moment_in_which_it_opens(
+    listener: socket.socket, verb: str
+) -> None:
+    order: Calls[str] = Calls()
+    clock = InterruptingClock()
+    reactor = Reactor(clock=clock)
+    client = ClientConn(
+        listener.getsockname(),
+        registry=MessageRegistry(),
+        reactor=reactor,
+        on_connect=lambda conn: order.add("connect"),
+        on_close=lambda conn, reason: order.add("close"),
+    )
+
+    def interrupt() -> None:
+        if client.state is ConnectionState.OPEN:
+            clock.interrupt = None
+            getattr(client, verb)()
+            interrupted.set()
+
+    interrupted = threading.Event()
+    clock.interrupt = interrupt
+    thread = threading.Thread(target=reactor.run)
+    thread.start()
+    try:
+        client.start()
+        with Peer.accept(listener) as peer:
+            assert peer.is_cut_off()
+        assert client.wait_closed(DEADLINE) is not None
+    finally:
+        reactor.stop()
+        thread.join()
+        reactor.close()
+    assert interrupted.is_set(), "it has been open"
+    assert order.items in ([], ["connect", "close"])
 
 
 def test_a_handler_that_raises_costs_one_connection(listener: socket.socket) -> None:
@@ -534,6 +619,37 @@ def test_and_so_it_does_while_another_thread_goes_on_writing(listener: socket.so
             writer.join()
     assert received == sorted(set(received))
     assert len(received) == 2500
+
+
+class Slow:
+    """A message, and what happens to its connection while it is being encoded."""
+
+    message_number = 5
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+
+    def serialize(self) -> bytes:
+        self._meanwhile()
+        return b"in between"
+
+
+def test_a_connection_that_is_lost_in_the_middle_of_a_write_is_none(
+    listener: socket.socket,
+) -> None:
+    """It was open when `write` looked: the message is kept for the next one all the same."""
+    with Client(listener.getsockname(), offline_limit=1000) as client:
+        peer = Peer.accept(listener)
+        client.connected.wait()
+
+        def lose() -> None:
+            if peer.sock.fileno() >= 0:  # it may be encoded again, for the next connection
+                peer.reset()
+            assert wait_until(lambda: client.conn.state is not ConnectionState.OPEN)
+
+        assert client.conn.write(Slow(lose)) is True
+        with Peer.accept(listener) as again:
+            assert again.receive_frame() == (5, b"in between")
 
 
 def test_over_the_limit_nothing_is_queued() -> None:
