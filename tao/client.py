@@ -299,7 +299,10 @@ class ClientConn(Conn["ClientConn"]):
         with self._settled:
             session = self._session
             if session.connection.state is ConnectionState.OPEN and not self._offline:
-                return session.write(message)
+                try:
+                    return session.write(message)
+                except ConnectionClosedError:
+                    pass  # it has been lost this very moment
             if self._closing or self._over:
                 raise ConnectionClosedError(f"{self} has been closed: nothing was queued")
             frame = self._codec.encode(message)

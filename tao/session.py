@@ -612,7 +612,8 @@ class Session(Generic[C]):
         if self._on_open is not None:
             self._on_open()
         if self._callbacks.on_connect is not None:
-            self.enqueue(self._on_connect)
+            # Owed: however soon it ends, no connection has an on_close and no on_connect.
+            self.enqueue(self._on_connect, owed=True)
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
