@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reactor import CloseCause, Connection, Reactor, Timeout
+from reactor import CloseCause, Connection, Pause, Reactor, Timeout
 from tao.errors import TaoError
 from tao.message import HeartBeatMessage, Message
 
@@ -61,9 +61,12 @@ class HeartbeatKeeper:
     def _look(self) -> None:
         connection, heartbeat, now = self._connection, self._heartbeat, self._reactor.time()
         # While we do not read, its silence means nothing: it is counted from when we read again.
-        heard = (
-            now if connection.paused else max(connection.last_received, connection.reading_since)
-        )
+        heard = max(connection.last_received, connection.reading_since)
+        if connection.paused == Pause.OUTPUT:
+            # Paused because it does not read what we send: what it does read is its sign of life.
+            heard = max(heard, connection.last_sent)
+        elif connection.paused:
+            heard = now
         silent_until = heard + heartbeat.timeout
         if now >= silent_until:
             connection.abort(
