@@ -278,7 +278,9 @@ class Connection:
             if pending <= limit:
                 self._outbox.append(data)
                 self.outbox_size += size
-            posted, self._flush_posted = self._flush_posted, True
+            # Set only if there is something to flush: `flush` is what clears it.
+            posted = self._flush_posted or not self._outbox
+            self._flush_posted = self._flush_posted or bool(self._outbox)
         if not posted and post:
             self._reactor.post(self.flush)
             self._notify()
@@ -770,6 +772,7 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
         with self._lock:
+            self._own_to_outbox()
             unsent = self._queue.clear() + self._in_flight + self.outbox_size
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0

@@ -214,8 +214,12 @@ class WorkerPool:
             if now >= self.quiet_until:
                 self._reactor.wake()  # for what the job before has left
             running[thread] = job
-            job.run()
-            post(job.finish)
+            try:
+                job.run()
+            except BaseException as error:  # it promised not to; the drain is not to end for it
+                post(partial(_log_defect, error))
+            finally:
+                post(job.finish)
 
     def _park(self, thread: int) -> bool:
         """The queue is empty: wait a moment for more. False when the drain is to end, and counted so.
@@ -290,3 +294,7 @@ class WorkerPool:
             f"<WorkerPool {self._worker_size} workers, {self._drains} active, "
             f"{len(self._ready)} jobs waiting>"
         )
+
+
+def _log_defect(error: BaseException) -> None:
+    logger.critical("a job raised; this is a defect", exc_info=error)

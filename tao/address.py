@@ -1,13 +1,15 @@
 """Addresses, as people write and read them.
 
-Owns the check of what a caller passes, and the text of what the system returns.
+Owns the check of what a caller passes, the text of what the system returns, and the one option that every
+TCP socket gets.
 """
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
-__all__ = ["check_address", "format_address"]
+__all__ = ["check_address", "format_address", "set_no_delay"]
 
 
 def check_address(address: Any, *, first_port: int) -> None:
@@ -34,3 +36,13 @@ def format_address(address: Any) -> str:
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     return str(address) if address else "-"
+
+
+def set_no_delay(sock: socket.socket) -> None:
+    """Have a TCP socket send at once: Nagle's algorithm is of no use to who joins small frames himself."""
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        pass  # the peer has reset it already, which some systems report here: the next read will say so

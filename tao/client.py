@@ -27,7 +27,7 @@ from reactor import (
     TlsStream,
     WorkerPool,
 )
-from tao.address import check_address, format_address
+from tao.address import check_address, format_address, set_no_delay
 from tao.backoff import Backoff
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn, bound
@@ -228,8 +228,7 @@ class ClientConn(Conn["ClientConn"]):
         )
 
     def _handle_connected(self, sock: socket.socket) -> None:
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_no_delay(sock)
         self._session.connection.start(sock)
 
     def _handle_failed(self, error: OSError) -> None:
@@ -260,6 +259,7 @@ class ClientConn(Conn["ClientConn"]):
                 self._session = self._make_session()
             else:
                 backoff = None
+                self._closing = True
                 # What was written for a connection that will never be.
                 self._reason = replace(reason, unsent=reason.unsent + self._offline_size)
         if backoff is not None:

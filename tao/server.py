@@ -39,7 +39,7 @@ from reactor import (
     WriteResult,
     listen,
 )
-from tao.address import check_address, format_address
+from tao.address import check_address, format_address, set_no_delay
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
 from tao.data_source import DataSource
@@ -415,13 +415,11 @@ class Server:
         if len(self._sessions) >= self._max_connections:
             self._refuse(sock, address, "max_connections", self._max_connections)
             return
-        if self._max_per_address is not None and host:
-            if self._per_address[host] >= self._max_per_address:
-                self._refuse(sock, address, "max_connections_per_address", self._max_per_address)
-                return
-            self._per_address[host] += 1
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        most = self._max_per_address
+        if most is not None and host and self._per_address[host] >= most:
+            self._refuse(sock, address, "max_connections_per_address", most)
+            return
+        set_no_delay(sock)
         reactor, pool = self._reactor, self._pool
         assert reactor is not None and pool is not None
         self._metrics.connections_total += 1
@@ -446,6 +444,8 @@ class Server:
         conn._session = session
         session.remote_address = address
         self._sessions[net_id] = session
+        if self._max_per_address is not None and host:
+            self._per_address[host] += 1
         session.connection.start(sock)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             for acceptor in self._acceptors:

@@ -341,6 +341,7 @@ class Session(Generic[C]):
             if inline:
                 break  # the loop's, when its turn comes
             left -= 1
+            self._left = left
             try:
                 reply = handler(Context(message, self), conn)
                 if reply is not None:
@@ -477,7 +478,11 @@ class Session(Generic[C]):
     def _keep(self, data: bytes, whole: bool) -> None:
         """Put back what cannot be decoded yet: for want of bytes, or, if it is whole, of room."""
         needed = 0
-        header = None if whole else self._decoded_by.header(data)
+        try:
+            header = None if whole else self._decoded_by.header(data)
+        except Exception as defect:
+            self._fail_stream(defect, data)
+            return
         if header is not None:
             number, header_size, value_size = header
             needed = header_size + value_size
@@ -525,7 +530,8 @@ class Session(Generic[C]):
 
     def adopt(self, former: Session[C]) -> None:
         """Run what another session of the same client owes and can no longer run. The loop's thread."""
-        for handler, _, function, _, _, _ in former._inbox:
+        waiting, former._inbox = former._inbox, []
+        for handler, _, function, _, _, _ in waiting:
             if handler is _owed:
                 self.enqueue(function, owed=True)
 
@@ -540,9 +546,11 @@ class Session(Generic[C]):
         """There are no workers any more; called instead of `run`. The loop's thread."""
         batch, self._batch = self._batch, None
         assert batch is not None
-        if self._connection.state is ConnectionState.CLOSED and self._closed_with is None:
-            self._batch = batch  # it is on_close, which is owed: here, if it cannot be elsewhere
+        if self._connection.state is ConnectionState.CLOSED:
+            # What is left is owed to the application: here, if it cannot be elsewhere.
+            self._batch = batch
             self.run()
+            self.finish()
         else:
             self._inbox[:0] = batch
             self._connection.fail(error)
@@ -588,7 +596,10 @@ class Session(Generic[C]):
         """With the connection's id and peer as fields of the record, for handlers that use them."""
         if logger.isEnabledFor(level):
             extra = {"net_id": self.net_id, "peer": self.conn.name}
-            logger.log(level, text, *values, exc_info=error, extra=extra)
+            try:
+                logger.log(level, text, *values, exc_info=error, extra=extra)
+            except Exception:
+                pass  # a log that fails is no reason to lose a callback or a connection
 
     def _on_error(self, error: BaseException) -> None:
         on_error = self._callbacks.on_error
@@ -609,11 +620,12 @@ class Session(Generic[C]):
             self._keeper = HeartbeatKeeper(
                 self._options.heartbeat, self._reactor, self._connection, self.write
             )
+        if self._callbacks.on_connect is not None:
+            # Owed, and queued before anything is sent: however soon the connection ends, on_connect
+            # comes before on_close.
+            self.enqueue(self._on_connect, owed=True)
         if self._on_open is not None:
             self._on_open()
-        if self._callbacks.on_connect is not None:
-            # Owed: however soon it ends, no connection has an on_close and no on_connect.
-            self.enqueue(self._on_connect, owed=True)
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
