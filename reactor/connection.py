@@ -669,8 +669,11 @@ class Connection:
         error: BaseException | None = None
         if self._machine.state is ConnectionState.HANDSHAKING:
             error = ConnectionResetError("the peer left during the TLS handshake")
-        elif self._tls is not None and self._machine.state is _OPEN and not self._tls.ended:
-            error = TlsTruncationError()
+        elif self._tls is not None and self._machine.state is _OPEN:
+            try:
+                self._tls.feed_eof()
+            except TlsTruncationError as truncation:
+                error = truncation
         with self._lock:
             if not self._machine.accepts(ConnectionEvent.PEER_FIN):
                 return
