@@ -67,7 +67,6 @@ _OPEN, _LINGERING, _CLOSED = (
     ConnectionState.CLOSED,
 )
 _ACCEPTED = WriteResult.ACCEPTED
-_NOTHING: list[bytes] = []  # never appended to
 _SENDING = (_OPEN, ConnectionState.DRAINING)
 
 
@@ -198,9 +197,9 @@ class Connection:
         self._outbox: list[bytes] = []
         self.outbox_size = 0
         self._flush_posted = False
-        self.own: list[bytes] = _NOTHING
-        """What the handlers in hand have written. The loop's thread puts a new list here before they
-        begin; they append to it, without a lock; `collect` and `end` say who takes from it."""
+        self.own: list[bytes] = []
+        """What the handlers in hand have written; empty when there are none. They append to it, without
+        a lock; `collect` and `end` say who takes from it."""
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size = 0
         """Bytes taken from `own`. Written under the lock."""
@@ -481,21 +480,31 @@ class Connection:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
-        if frames:
-            self.send(frames)
+        self.send_all(frames)
 
     def end(self) -> None:
-        """As `collect`, when they have written their last: `own` is free for a new list."""
+        """As `collect`, when they have written their last."""
         with self._lock:
-            frames, self.own = self.own, _NOTHING
+            frames, self.own = self.own, []
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
-        if frames:
-            self.send(frames)
+        self.send_all(frames)
 
-    def send(self, frames: list[bytes]) -> None:
-        """Send now, in one piece, behind what is queued. The loop's thread; not for an empty list.
+    def send_all(self, frames: list[bytes]) -> None:
+        """As `send`, in one piece if that can be."""
+        if len(frames) == 1:
+            self.send(frames[0])
+        elif self._tls is None and frames and not self.outbox_size:
+            self.send(b"".join(frames))
+        elif frames:
+            with self._lock:
+                self._outbox += frames
+                self.outbox_size += sum(map(len, frames))
+            self.flush()
+
+    def send(self, data: bytes) -> None:
+        """Send it now, behind what is queued. The loop's thread.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
@@ -507,17 +516,11 @@ class Connection:
             or self._machine.state not in _SENDING
         ):
             with self._lock:
-                self._outbox += frames
-                self.outbox_size += sum(map(len, frames))
+                self._outbox.append(data)
+                self.outbox_size += len(data)
             self.flush()
             return
         # The usual case; without a queue in between it costs a quarter less.
-        if not self._offer(frames[0] if len(frames) == 1 else b"".join(frames)):
-            self._after_send()
-
-    def _offer(self, data: bytes) -> bool:
-        """Send it, with nothing queued before it; queue what the kernel does not take. Whether it has
-        taken all."""
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
@@ -525,15 +528,13 @@ class Connection:
             sent = 0
         except OSError as error:
             self._queue.append(data)  # to be counted as unsent
-            self._in_flight = 0
             self.fail(error)
-            return False
+            return
         self.last_sent = self._reactor.pass_time
         self.bytes_sent += sent
-        if sent == len(data):
-            return True
-        self._queue.append(memoryview(data)[sent:])
-        return False
+        if sent != len(data):
+            self._queue.append(memoryview(data)[sent:])
+            self._after_send()
 
     @property
     def _sending(self) -> bool:
@@ -555,15 +556,13 @@ class Connection:
             if not frames:
                 break
             data = frames[0] if len(frames) == 1 else b"".join(frames)
-            if self._tls is None:
-                self._offer(data)
-            else:
+            if self._tls is not None:
                 try:
                     data = self._tls.encrypt(data)
                 except ssl.SSLError as error:
                     self.fail(error)
                     break
-                queue.append(data)
+            queue.append(data)
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
             self._after_send()

@@ -10,8 +10,10 @@ A pass, in this order:
 1. sleep in the selector until a descriptor is ready, the next time-out is due, or somebody wakes it;
 2. call the channels that are ready;
 3. fire the time-outs that have expired;
-4. run the callbacks that were posted before this step began: one that posts itself cannot starve I/O;
-5. run what was asked for at the end of the pass.
+4. run the callbacks that were posted before this step began: one that posts itself cannot starve I/O.
+
+Steps 2 and 3 are one stage and step 4 is another; what a stage has gathered (`call_at_stage_end`) is
+dealt with at its end.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ class Reactor:
         self._channels: dict[int, Channel] = {}
         self._receive_buffers: dict[int, memoryview] = {}
         self._expired: deque[Timeout] = deque()
-        self._at_pass_end: deque[Callable[[], object]] = deque()
+        self._at_stage_end: deque[Callable[[], object]] = deque()
         # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
         # which deque documents as safe between threads.
         self._posted: deque[Callable[[], object]] = deque()
@@ -225,7 +227,7 @@ class Reactor:
 
     def timeout(self) -> float | None:
         """Seconds that the loop may sleep: 0.0 when something waits, None when nothing is timed."""
-        if self._posted or self._expired or self._at_pass_end:
+        if self._posted or self._expired or self._at_stage_end:
             return 0.0
         tick = self._wheel.next_tick()
         if tick is None:
@@ -239,23 +241,28 @@ class Reactor:
         self._passes = this_pass = self._passes + 1
         self.pass_time = now = self._monotonic()
         try:
-            done = 0
-            find = self._channels.get
+            done = len(ready)
+            channels = self._channels
             for fd, mask in ready:
                 # An earlier callback of this pass may have closed the descriptor, whose number may
                 # by now be another channel's, or changed what it waits for: nothing stale gets out.
-                channel = find(fd)
-                if channel is None:
+                try:
+                    channel = channels[fd]
+                except KeyError:
+                    done -= 1
                     if fd == self._waker_fd:
                         self._waker.drain()
                     continue
+                if mask != READ:
+                    mask = self._poller.events_of(mask)  # noqa: PLW2901
                 mask &= channel.events  # noqa: PLW2901
                 if mask and channel.born != this_pass:
-                    done += 1
                     try:
                         channel.callback(mask)
                     except Exception:
                         _log_failure(channel.callback)
+                else:
+                    done -= 1
             self._events += done
             if self._wheel:
                 self._expired.extend(self._wheel.advance(self._tick_at(now)))
@@ -269,6 +276,7 @@ class Reactor:
                     due.fire()
                 except Exception:
                     _log_failure(due)
+            self._end_stage()
             posted = self._posted
             for _ in range(min(len(posted), CALLBACKS_PER_PASS)):
                 callback = posted.popleft()
@@ -278,17 +286,20 @@ class Reactor:
                     callback()
                 except Exception:
                     _log_failure(callback)
-            at_end = self._at_pass_end
-            for _ in range(len(at_end)):
-                callback = at_end.popleft()
-                try:
-                    callback()
-                except Exception:
-                    _log_failure(callback)
+            self._end_stage()
             self.pass_seconds = self._monotonic() - now
             return done
         finally:
             self._waker.arm()
+
+    def _end_stage(self) -> None:
+        gathered = self._at_stage_end
+        for _ in range(len(gathered)):
+            callback = gathered.popleft()
+            try:
+                callback()
+            except Exception:
+                _log_failure(callback)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -396,10 +407,11 @@ class Reactor:
             raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
         return _Repetition(self, interval, _bind(callback, arguments))
 
-    def call_at_pass_end(self, callback: Callable[[], object]) -> None:
-        """Call it as the last thing of this pass: for what gathers work over a pass."""
+    def call_at_stage_end(self, callback: Callable[[], object]) -> None:
+        """Call it when this stage of the pass is over, before posted callbacks: for what gathers work
+        of many events, to pass it on as one."""
         self._check()
-        self._at_pass_end.append(callback)
+        self._at_stage_end.append(callback)
 
     # -- descriptors -----------------------------------------------------------------------------
 

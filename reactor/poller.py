@@ -26,7 +26,15 @@ class Poller(Protocol):
     def modify(self, fd: int, events: int) -> None: ...
     def unregister(self, fd: int) -> None: ...
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Sleep for `timeout` seconds at the most (None: without end); which are ready, for what."""
+        """Sleep for `timeout` seconds at the most (None: without end); which are ready, for what.
+
+        What is ready for reading and nothing else has READ as its mask; of any other mask, `events_of`
+        says what it means.
+        """
+        ...
+
+    def events_of(self, mask: int) -> int:
+        """READ, WRITE or both, from a mask that `poll` has returned."""
         ...
 
     def fileno(self) -> int | None:
@@ -55,6 +63,9 @@ class SelectorPoller:
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         return [(key.fd, events) for key, events in self._selector.select(timeout)]
+
+    def events_of(self, mask: int) -> int:
+        return mask
 
     def fileno(self) -> int | None:
         fileno = getattr(self._selector, "fileno", None)
@@ -96,15 +107,11 @@ class EpollPoller:
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         # epoll_wait counts in milliseconds; rounded up, or the loop would spin for the last one.
         seconds = -1 if timeout is None else math.ceil(timeout * 1e3) * 1e-3
-        ready = self._epoll.poll(seconds, self._size)
-        for index, (fd, events) in enumerate(ready):
-            if events != _EPOLLIN:
-                # As in `selectors`: an error or a hang-up is readiness for whatever is waited for.
-                ready[index] = (
-                    fd,
-                    (READ if events & ~_EPOLLOUT else 0) | (WRITE if events & ~_EPOLLIN else 0),
-                )
-        return ready
+        return self._epoll.poll(seconds, self._size)
+
+    def events_of(self, mask: int) -> int:
+        # As in `selectors`: an error or a hang-up is readiness for whatever is waited for.
+        return (READ if mask & ~_EPOLLOUT else 0) | (WRITE if mask & ~_EPOLLIN else 0)
 
     def fileno(self) -> int | None:
         return self._epoll.fileno()

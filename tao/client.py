@@ -244,7 +244,7 @@ class ClientConn(Conn["ClientConn"]):
             frames, self._offline = self._offline, []
             self._offline_size = 0
             if frames:
-                self._session.connection.send(frames)
+                self._session.connection.send_all(frames)
             self._settled.notify_all()
 
     def _handle_gone(self, reason: CloseReason) -> None:

@@ -10,7 +10,7 @@ calls, so that one codec serves any number of connections, on any threads at onc
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeAlias
 
 from tao.errors import FrameTooLargeError
@@ -48,12 +48,13 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, data: bytes) -> Iterator[Frame]:
+    def decode(self, data: bytes) -> Iterable[Frame]:
         """Every whole frame at the beginning of `data`, in order; stop before an incomplete one.
 
         What is left comes again, with more behind it. Called on the loop's thread. An exception means
         that nothing after the last frame can be understood: the connection is closed with it as the
-        reason. An iterator, because a handler may change the codec between two frames.
+        reason. Best a generator: a handler may change the codec between two frames, and what has been
+        decoded beyond it is decoded again.
         """
         ...
 
@@ -111,8 +112,17 @@ class TypeLengthValueCodec:
             check_number(message.message_number)
             raise
 
-    def decode(self, data: bytes) -> Iterator[Frame]:
+    def decode(self, data: bytes) -> Iterable[Frame]:
         """Raises FrameTooLargeError as soon as a header announces a value over the limit."""
+        size = len(data)
+        if size >= 8:
+            number, length = _unpack(data)
+            if length == size - 8 and length <= self._max_length:
+                # One whole frame, as requests come: without a generator, 3 in 100 of an echo.
+                return ((number, data[8:], size),)
+        return self._decode(data)
+
+    def _decode(self, data: bytes) -> Iterator[Frame]:
         unpack, limit, size = _unpack, self._max_length, len(data)
         start = 0
         while size - start >= 8:

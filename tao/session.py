@@ -148,7 +148,6 @@ class Session(Generic[C]):
         "_pool",
         "_reactor",
         "_registry",
-        "_replies",
         "_reported",
         "_room",
         "_took",
@@ -231,9 +230,8 @@ class Session(Generic[C]):
         self._batch: list[Item] | None = None
         self._left = 0
         self._took = 0.0
-        # What the handlers in hand have written, returned or not, and its size in bytes: on the
-        # thread that runs them. The list is the connection's, which says who takes what from it.
-        self._replies: list[bytes] = []
+        # Bytes in the connection's `own`, which is what the handlers in hand have written: on the thread
+        # that runs them, and 0 when there are none.
         self._written = 0
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
@@ -258,16 +256,18 @@ class Session(Generic[C]):
                 return
             data = joined
         metrics = self._metrics
-        metrics.segments += 1
-        begun = 0.0 if metrics.segments & SAMPLING_MASK else self._monotonic()
-        conn, inbox, find, encode = self.conn, self._inbox, self._registry.find, codec.encode
+        metrics.segments = segments = metrics.segments + 1
+        begun = 0.0 if segments & SAMPLING_MASK else self._monotonic()
+        conn, inbox, find = self.conn, self._inbox, self._registry.find
+        connection = self._connection
+        replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
+        reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
         whole = False  # whether what is left over begins with a whole frame
         broken: Exception | None = None
         alone = self._batch is None and not inbox
-        if alone:  # else these three may be the worker's, and no handler is run in here
-            self._replies = self._connection.own = replies = []
-            self._written, self._handler_thread = 0, self._reactor.thread
+        if alone:
+            self._handler_thread = self._reactor.thread
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -288,11 +288,13 @@ class Session(Generic[C]):
                             continue
                         whole = True
                         break
+                    if reply_frame is not None:
+                        replies.append(reply_frame)
+                        self._written += len(reply_frame)
+                        reply_frame = None
                     reply = handler(Context(message, self), conn)
                     if reply is not None:
-                        frame = encode(reply)
-                        replies.append(frame)
-                        self._written += len(frame)
+                        reply_frame = codec.encode(reply)
                 except (Exception, SystemExit) as error:
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
@@ -306,7 +308,12 @@ class Session(Generic[C]):
         if alone:
             self._handler_thread = 0
             if replies:
-                self._connection.end()
+                if reply_frame is not None:
+                    replies.append(reply_frame)
+                connection.end()
+                self._written = 0
+            elif reply_frame is not None:
+                connection.send(reply_frame)
             inline = count - len(inbox)
             if inline:
                 metrics.handled += inline
@@ -320,44 +327,46 @@ class Session(Generic[C]):
         elif not self._interrupted:
             if not inbox:
                 return  # all was handled inline: the usual case of a server with such handlers
-            if alone and not inbox[0][1] and self._connection.undisturbed:
+            if alone and not inbox[0][1] and connection.undisturbed:
                 self._submit()  # the usual case of one with pooled handlers
                 return
         self._after_decode()
 
-    def run(self) -> None:
+    def run(self, now: float) -> float:
         """Handle the batch. On a worker; one worker at a time has a session."""
-        self._context.run(self._handle_batch)
+        return self._context.run(self._handle_batch, now)
 
-    def _handle_batch(self) -> None:
-        batch, replies = self._batch, self._replies
+    def _handle_batch(self, begun: float) -> float:
+        batch, replies = self._batch, self._connection.own
         assert batch is not None
-        conn, encode, pool = self.conn, self._decoded_by.encode, self._pool
+        conn, codec, pool = self.conn, self._decoded_by, self._pool
         monotonic = self._monotonic
         left = len(batch)
-        begun = monotonic()
         self._handler_thread = threading.get_ident()
-        for handler, inline, message, _, _, _ in batch:
-            if inline:
-                break  # the loop's, when its turn comes
-            left -= 1
+        try:
+            for handler, inline, message, _, _, _ in batch:
+                if inline:
+                    break  # the loop's, when its turn comes
+                left -= 1
+                try:
+                    reply = handler(Context(message, self), conn)
+                    if reply is not None:
+                        frame = codec.encode(reply)
+                        replies.append(frame)
+                        self._written += len(frame)
+                except BaseException as error:
+                    self._report(error, self._options.close_on_error)
+                if left:
+                    if self._interrupted or self._uncollected > self._output_high:
+                        break  # in the second case the peer shall read before it gets more
+                    if monotonic() >= pool.quiet_until:
+                        self._announce()  # the next handler may block
+        finally:
+            self._handler_thread = 0
             self._left = left
-            try:
-                reply = handler(Context(message, self), conn)
-                if reply is not None:
-                    frame = encode(reply)
-                    replies.append(frame)
-                    self._written += len(frame)
-            except BaseException as error:
-                self._report(error, self._options.close_on_error)
-            if left:
-                if self._interrupted or self._uncollected > self._output_high:
-                    break  # in the second case the peer shall read before it gets more
-                if monotonic() >= pool.quiet_until:
-                    self._announce()  # the next handler may block
-        self._handler_thread = 0
-        self._left = left
-        self._took = monotonic() - begun
+        now = monotonic()
+        self._took = now - begun
+        return now
 
     @property
     def _uncollected(self) -> int:
@@ -371,8 +380,9 @@ class Session(Generic[C]):
 
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
-        if self._replies:
+        if self._connection.own:
             self._connection.end()
+            self._written = 0
         batch, self._batch = self._batch, None
         assert batch is not None
         handled = len(batch) - self._left
@@ -399,8 +409,6 @@ class Session(Generic[C]):
     def _submit(self) -> None:
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, []
-        self._replies = self._connection.own = []
-        self._written = 0
         self._pool.submit(self)
 
     def _advance(self) -> None:
@@ -450,19 +458,19 @@ class Session(Generic[C]):
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
         self._metrics.handled += 1
-        self._replies = self._connection.own = []
-        self._written = 0
+        replies = self._connection.own
         self._handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
             if reply is not None:
-                self._replies.append(self._decoded_by.encode(reply))
+                replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
         finally:
             self._handler_thread = 0
-        if self._replies:
+        if replies:
             self._connection.end()
+            self._written = 0
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
@@ -549,7 +557,7 @@ class Session(Generic[C]):
         if self._connection.state is ConnectionState.CLOSED:
             # What is left is owed to the application: here, if it cannot be elsewhere.
             self._batch = batch
-            self.run()
+            self.run(self._monotonic())
             self.finish()
         else:
             self._inbox[:0] = batch
@@ -750,7 +758,7 @@ class Session(Generic[C]):
                 pass  # to be refused again, or to make room
         connection = self._connection
         if at_once and connection.idle:
-            connection.send([frame])
+            connection.send(frame)
             return WriteResult.ACCEPTED
         return connection.write(frame, drop_oldest=drop_oldest, post=False)
 
@@ -765,7 +773,7 @@ class Session(Generic[C]):
         pending = connection.pending + self._uncollected + len(frame)
         if pending > self._options.connection.output_limit:
             raise self._full_error()
-        self._replies.append(frame)
+        connection.own.append(frame)
         self._written += len(frame)
         if self._batch is not None and self._monotonic() >= self._pool.quiet_until:
             self._announce()

@@ -385,7 +385,7 @@ def test_writes_while_the_kernel_is_full_come_behind(make: Make) -> None:
     end = make(buffer_size=4_096)
     size = end.fill()
     end.write(b"behind")
-    end.connection.send([b" and", b" after"])
+    end.connection.send_all([b" and", b" after"])
     end.until_received(size + 16)
     assert end.received[size:] == b"behind and after"
 
@@ -393,7 +393,7 @@ def test_writes_while_the_kernel_is_full_come_behind(make: Make) -> None:
 def test_send_comes_behind_what_was_written_before(make: Make) -> None:
     end = make()
     end.write(b"first ")
-    end.connection.send([b"second ", b"third "])
+    end.connection.send_all([b"second ", b"third "])
     end.write(b"fourth")
     end.until_received(25)
     assert end.received == b"first second third fourth"
@@ -401,7 +401,7 @@ def test_send_comes_behind_what_was_written_before(make: Make) -> None:
 
 def test_send_sends_at_once(make: Make) -> None:
     end = make()
-    end.connection.send([b"now"])
+    end.connection.send_all([b"now"])
     assert end.peer.recv(10) == b"now"  # no pass was made
     assert end.connection.pending == 0
 
@@ -639,7 +639,7 @@ def test_close_waits_for_what_is_under_way(make: Make) -> None:
     assert end.is_in(S.DRAINING)
 
     assert end.connection.write(b"from outside") is WriteResult.CLOSED
-    end.connection.send([b"under ", b"way"])
+    end.connection.send_all([b"under ", b"way"])
     run_passes(end.reactor)
     assert end.is_in(S.DRAINING)
     end.handler.idle = True
@@ -819,7 +819,7 @@ def test_a_peer_that_half_closes_gets_the_answers_under_way(make: Make) -> None:
     end.until(lambda: "draining" in end.handler.calls)
     assert end.handler.data == b"request"
     assert end.connection.cause is CloseCause.PEER_CLOSED
-    end.connection.send([b"the answer"])
+    end.connection.send_all([b"the answer"])
     end.handler.idle = True
     end.connection.check_drained()
     assert end.until_fin() == b"the answer"
@@ -1100,7 +1100,7 @@ def test_any_life_keeps_the_promises(make_manual: Make, clock: ManualClock, seed
         if not end.handler.idle and choice.random() < 0.5:
             # What is under way; it is accepted while it drains too.
             if end.connection.state in (S.OPEN, S.DRAINING):
-                end.connection.send([data])
+                end.connection.send(data)
                 accepted.extend(data)
             return
         result = end.connection.write(data)

@@ -71,7 +71,7 @@ def test_a_pass_is_descriptors_then_time_outs_then_posted_then_the_end(
     manual: Reactor, clock: ManualClock, pair: Pair
 ) -> None:
     order: list[str] = []
-    manual.call_at_pass_end(lambda: order.append("end"))
+    manual.call_at_stage_end(lambda: order.append("end"))
     manual.call_soon(order.append, "posted")
     manual.call_later(0.5, order.append, "time-out")
     manual.register(pair[0], READ, lambda _: order.append("descriptor"))
@@ -95,7 +95,7 @@ def test_what_each_step_asks_for_is_done_in_the_same_pass(
         order.append("end")
 
     def posted() -> None:
-        step("posted", lambda: manual.call_at_pass_end(end))
+        step("posted", lambda: manual.call_at_stage_end(end))
 
     def timed() -> None:
         step("time-out", lambda: manual.call_soon(posted))
@@ -141,9 +141,9 @@ def test_a_pass_end_that_asks_for_another_gets_it_in_the_next_pass(manual: React
     def again() -> None:
         nonlocal count
         count += 1
-        manual.call_at_pass_end(again)
+        manual.call_at_stage_end(again)
 
-    manual.call_at_pass_end(again)
+    manual.call_at_stage_end(again)
     assert manual.timeout() == 0.0
     for expected in (1, 2, 3):
         manual.run_once(None)
@@ -518,8 +518,8 @@ def test_what_raises_is_logged_and_stops_nothing(
     manual.call_later(0, done.append, "time-out")
     manual.call_soon(fail, "posted")
     manual.call_soon(done.append, "posted")
-    manual.call_at_pass_end(lambda: fail("end"))
-    manual.call_at_pass_end(lambda: done.append("end"))
+    manual.call_at_stage_end(lambda: fail("end"))
+    manual.call_at_stage_end(lambda: done.append("end"))
     manual.run_once(0)
 
     assert done == ["descriptor", "time-out", "posted", "end"]
@@ -571,7 +571,7 @@ def test_an_exit_ends_the_run_and_loses_nothing(
     for name in names[2:4]:
         manual.call_soon(exit_or, name)
     for name in names[4:]:
-        manual.call_at_pass_end(partial(exit_or, name))
+        manual.call_at_stage_end(partial(exit_or, name))
 
     clock.advance(1.0)
     with pytest.raises(error, match="out"):
@@ -738,7 +738,7 @@ def test_methods_of_the_loops_thread_refuse_other_threads(reactor: Reactor, pair
             lambda: reactor.call_later(1, _ignore),
             lambda: reactor.call_at(1, _ignore),
             lambda: reactor.call_every(1, _ignore),
-            lambda: reactor.call_at_pass_end(lambda: None),
+            lambda: reactor.call_at_stage_end(lambda: None),
             lambda: reactor.register(pair[1], READ, _ignore),
             lambda: reactor.modify(channel, WRITE),
             lambda: reactor.unregister(channel),
@@ -788,7 +788,7 @@ def test_a_closed_reactor_says_so(pair: Pair) -> None:
         lambda: reactor.call_soon_threadsafe(_ignore),
         lambda: reactor.call_later(1, _ignore),
         lambda: reactor.call_every(1, _ignore),
-        lambda: reactor.call_at_pass_end(lambda: None),
+        lambda: reactor.call_at_stage_end(lambda: None),
         lambda: reactor.register(pair[1], READ, _ignore),
         lambda: reactor.modify(channel, 0),
         lambda: reactor.unregister(channel),

@@ -286,7 +286,7 @@ class Recorder:
         self.received += data
         if self._echo:
             assert self.connection is not None
-            self.connection.send([data])
+            self.connection.send(data)
 
     def handle_draining(self) -> None:
         self.states.append(ConnectionState.DRAINING)

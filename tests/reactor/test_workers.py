@@ -32,10 +32,11 @@ class Task:
         self.finishes = 0
         self.refusals: list[BaseException] = []
 
-    def run(self) -> None:
+    def run(self, now: float) -> float:
         self.ran_on = threading.get_ident()
         self.runs += 1
         self._work()
+        return time.monotonic()
 
     def collect(self) -> None:
         self.collects += 1

@@ -102,7 +102,8 @@ def test_the_limit_is_eight_mebibytes_unless_set() -> None:
 
 
 def test_what_comes_before_a_bad_frame_is_decoded() -> None:
-    frames = TypeLengthValueCodec(max_length=20).decode(STREAM + struct.pack("<iI", 1, 21))
+    codec = TypeLengthValueCodec(max_length=20)
+    frames = iter(codec.decode(STREAM + struct.pack("<iI", 1, 21)))
     assert [next(frames)[:2] for _ in THREE] == THREE
     with pytest.raises(FrameTooLargeError):
         next(frames)
