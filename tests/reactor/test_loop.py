@@ -67,7 +67,7 @@ def _ignore(*_: object) -> None:
 # -- the order of a pass -------------------------------------------------------------------------
 
 
-def test_a_pass_is_descriptors_then_time_outs_then_posted_then_the_end(
+def test_a_pass_is_descriptors_and_time_outs_then_what_they_gathered_then_posted(
     manual: Reactor, clock: ManualClock, pair: Pair
 ) -> None:
     order: list[str] = []
@@ -79,7 +79,7 @@ def test_a_pass_is_descriptors_then_time_outs_then_posted_then_the_end(
     clock.advance(1.0)
 
     assert manual.run_once(0) == 3
-    assert order == ["descriptor", "time-out", "posted", "end"]
+    assert order == ["descriptor", "time-out", "end", "posted"]
 
 
 def test_what_each_step_asks_for_is_done_in_the_same_pass(
@@ -135,7 +135,7 @@ def test_a_callback_that_posts_itself_runs_once_a_pass(manual: Reactor, pair: Pa
     assert order == ["ready", "again"] * 3
 
 
-def test_a_pass_end_that_asks_for_another_gets_it_in_the_next_pass(manual: Reactor) -> None:
+def test_a_stage_end_that_asks_for_another_gets_it_at_the_end_of_the_next(manual: Reactor) -> None:
     count = 0
 
     def again() -> None:
@@ -145,7 +145,7 @@ def test_a_pass_end_that_asks_for_another_gets_it_in_the_next_pass(manual: React
 
     manual.call_at_stage_end(again)
     assert manual.timeout() == 0.0
-    for expected in (1, 2, 3):
+    for expected in (2, 4, 6):
         manual.run_once(None)
         assert count == expected
 
@@ -522,14 +522,14 @@ def test_what_raises_is_logged_and_stops_nothing(
     manual.call_at_stage_end(lambda: done.append("end"))
     manual.run_once(0)
 
-    assert done == ["descriptor", "time-out", "posted", "end"]
+    assert done == ["descriptor", "time-out", "end", "posted"]
     assert {record.name for record in caplog.records} == {"reactor"}
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert [str(_error(record)) for record in caplog.records] == [
         "in descriptor",
         "in time-out",
-        "in posted",
         "in end",
+        "in posted",
     ]
 
 
