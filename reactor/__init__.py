@@ -22,6 +22,7 @@ from reactor.errors import (
 )
 from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
+from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.tls import TlsStream, TlsTruncationError
 from reactor.waker import Waker
@@ -45,6 +46,7 @@ __all__ = [
     "ForkError",
     "IllegalTransitionError",
     "Job",
+    "OperatingSystem",
     "Pause",
     "Reactor",
     "ReactorClosedError",
@@ -54,6 +56,7 @@ __all__ = [
     "SendQueue",
     "StateMachine",
     "Statistics",
+    "System",
     "SystemClock",
     "Timeout",
     "TimingWheel",
