@@ -17,7 +17,6 @@ import logging
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -190,7 +189,7 @@ class Connection:
         self._handle_data = handler.handle_data
         self._options = options
         self._notify = reactor.wake if notify is None else notify
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
         # was a moment ago.
         self._machine = StateMachine(ConnectionState.CONNECTING)

@@ -204,7 +204,7 @@ class Session(Generic[C]):
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self.timers = ConnectionTimers(reactor, self.enqueue)
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
@@ -836,7 +836,7 @@ class Session(Generic[C]):
         """Sleep until `cancelled`."""
         with self._lock:
             if self._cancelled is None:
-                self._cancelled = threading.Event()
+                self._cancelled = self._reactor.system.event()
         # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
         if not self.cancelled:
             self._cancelled.wait(timeout)
