@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable
 
 from reactor import Reactor, Timeout
@@ -43,7 +42,7 @@ class ConnectionTimers:
     def __init__(self, reactor: Reactor, enqueue: Callable[[Callable[[], object]], object]) -> None:
         self._reactor = reactor
         self._enqueue = enqueue
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         self._timers: dict[int, _Timer] = {}
         self._ended = False
 
