@@ -20,12 +20,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from reactor.testing.clock import ManualClock, microseconds
 from reactor.testing.faults import Faults
 
 __all__ = ["Alarm", "Entry", "Scheduler", "SimulationError", "Task"]
+
+T = TypeVar("T")
 
 MOST_STEPS_AT_ONCE = 100_000
 """Points that may be passed while the clock stands still; more is a loop that spins."""
@@ -168,7 +170,7 @@ class Scheduler:
 
     def point(self) -> None:
         """Here the thread may be interrupted."""
-        if self._over:
+        if self._over or self._in_alarm:
             return
         task = self.current
         self._check(task)
@@ -282,10 +284,19 @@ class Scheduler:
             when, _, alarm = heapq.heappop(alarms)
             if alarm.action is not None:
                 self._set_time(when)
-                self._in_alarm = True
-                alarm.action()
-                self._in_alarm = False
+                self._call(alarm.action)
         self._set_time(until)
+
+    def _call(self, action: Callable[[], T]) -> T | None:
+        """On whichever thread hands the baton over; it is not that thread's doing."""
+        self._in_alarm = True
+        try:
+            return action()
+        except BaseException as error:
+            self.fail(error)
+            return None
+        finally:
+            self._in_alarm = False
 
     def _set_time(self, when: int) -> None:
         if when > self.clock.microseconds:
@@ -299,7 +310,7 @@ class Scheduler:
         self._sleepers.append(look)
 
     def _look_at_sleepers(self, until: int) -> None:
-        found = [text for look in self._sleepers if (text := look()) is not None]
+        found = [text for look in self._sleepers if (text := self._call(look)) is not None]
         if not found:
             self._overslept = 0
             return
