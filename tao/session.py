@@ -579,7 +579,8 @@ class Session(Generic[C]):
     def _fail_stream(self, error: Exception, data: bytes) -> None:
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
-        self._inbox.append((_owed, False, partial(self._report, error, True), data, 0, len(data)))
+        self._inbox.append((_owed, False, partial(self._report, error, True), b"", 0, 0))
+        self._input.put(data)  # for another codec; or to be counted, if there is none
         self._connection.pause_reading(Pause.PROTOCOL)
 
     def _report(self, error: BaseException, close: bool) -> None:
