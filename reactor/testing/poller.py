@@ -63,8 +63,9 @@ class SimulatedPoller:
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """Sleep in the simulation's time."""
         scheduler = self._scheduler
-        scheduler.point()
+        # Before others may come in between: who is held up for long must not sleep for longer.
         until = None if timeout is None else scheduler.after(timeout)
+        scheduler.point()
         while not (found := self._found()) and (until is None or scheduler.now < until):
             self._sleeper = scheduler.current
             try:
