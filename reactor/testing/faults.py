@@ -21,6 +21,8 @@ class Faults:
 
     switch: float = 0.1
     """That another thread goes on, at each point where one may be interrupted."""
+    interrupt: float = 0.0
+    """The same between any two lines of the files that are `interruptible` (see Simulation)."""
     slowness: float = 0.02
     """That time passes at such a change of thread, `longest_pause` at the most."""
     longest_pause: float = 0.002

@@ -15,12 +15,14 @@ not know.
 from __future__ import annotations
 
 import heapq
+import logging
 import random
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from reactor.testing.clock import ManualClock, microseconds
 from reactor.testing.faults import Faults
@@ -28,6 +30,8 @@ from reactor.testing.faults import Faults
 __all__ = ["Alarm", "Entry", "Scheduler", "SimulationError", "Task"]
 
 T = TypeVar("T")
+
+TraceFunction: TypeAlias = Callable[[FrameType, str, Any], Any]
 
 MOST_STEPS_AT_ONCE = 100_000
 """Points that may be passed while the clock stands still; more is a loop that spins."""
@@ -115,7 +119,9 @@ class Alarm:
 class Scheduler:
     """Whose turn it is, and what time. The thread that makes it is its first, and has the baton."""
 
-    def __init__(self, seed: int, clock: ManualClock, faults: Faults) -> None:
+    def __init__(
+        self, seed: int, clock: ManualClock, faults: Faults, interruptible: Iterable[str] = ()
+    ) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         """The dice. Whoever has the baton may throw them; each throw is part of the run."""
@@ -140,6 +146,8 @@ class Scheduler:
         self._overslept = 0
         self._in_alarm = False
         self._over = False
+        self._interruptible = frozenset(interruptible) if faults.interrupt else frozenset()
+        self._lines_left = self._lines_to_interruption()
 
     # -- whose turn it is ------------------------------------------------------------------------
 
@@ -179,9 +187,12 @@ class Scheduler:
             self._steps = 0
             self.fail(self._error("the clock stands still, and it goes on and on"))
         if self.failure is not None or (self._ready and self.chance(self.faults.switch)):
-            task.ready = True
-            self._ready.append(task)
-            self._hand_over(task)
+            self._interrupt(task)
+
+    def _interrupt(self, task: Task) -> None:
+        task.ready = True
+        self._ready.append(task)
+        self._hand_over(task)
 
     def wait(self, what: str, until: int | None = None) -> bool:
         """Let others run, until `wake` or until that time, in microseconds. Returns whether woken."""
@@ -260,6 +271,27 @@ class Scheduler:
             self._look_at_sleepers(self._alarms[0][0])
             self._pass_time(self._alarms[0][0])
 
+    # -- between any two lines -------------------------------------------------------------------
+
+    def _lines_to_interruption(self) -> int:
+        if not self._interruptible:
+            return 0
+        return 1 + int(self.random.expovariate(self.faults.interrupt))
+
+    def _trace_call(self, frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        """For `sys.settrace`: a function is called."""
+        return self._trace_line if frame.f_code.co_filename in self._interruptible else None
+
+    def _trace_line(self, frame: FrameType, event: str, argument: object) -> TraceFunction:
+        if event == "line":
+            self._lines_left -= 1
+            if self._lines_left <= 0:
+                self._lines_left = self._lines_to_interruption()
+                task = self.current
+                if not (self._over or self._in_alarm or task.killed or _is_logging(frame)):
+                    self._interrupt(task)
+        return self._trace_line
+
     # -- time ------------------------------------------------------------------------------------
 
     def at(self, when: int, action: Callable[[], object]) -> Alarm:
@@ -315,7 +347,9 @@ class Scheduler:
             self._overslept = 0
             return
         self._overslept += until - self.now
-        if self._overslept > microseconds(OVERSLEPT):
+        # One that was interrupted after it had reckoned how long it may sleep, sleeps for longer.
+        excuse = 10 * self.faults.longest_pause if self._interruptible else 0.0
+        if self._overslept > microseconds(OVERSLEPT + excuse):
             self.fail(self._error("a wake-up was lost: " + "; ".join(found)))
 
     # -- threads ---------------------------------------------------------------------------------
@@ -336,6 +370,8 @@ class Scheduler:
         self._tasks[threading.get_ident()] = task
         try:
             if not task.killed:
+                if self._interruptible:
+                    sys.settrace(self._trace_call)
                 target()
         except _Ended:
             pass
@@ -343,6 +379,7 @@ class Scheduler:
             error.add_note(f"in the simulated thread {task.name}")
             self.fail(error)
         finally:
+            sys.settrace(None)
             del self._tasks[threading.get_ident()]
             task.ended = True
             for waiting in task.joining:
@@ -397,3 +434,12 @@ class Scheduler:
     def over(self) -> bool:
         """Whether `end` has been called."""
         return self._over
+
+
+def _is_logging(frame: FrameType | None) -> bool:
+    """Whether it was called to make a log's text: the log's lock, which is real, is held meanwhile."""
+    while frame is not None:
+        if frame.f_code.co_filename == logging.__file__:
+            return True
+        frame = frame.f_back
+    return False

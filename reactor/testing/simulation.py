@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -68,13 +68,19 @@ class Simulation:
     Other threads must come from `spawn`, `thread` or `executor`. Code that waits for something real, such
     as a lock that another simulated thread holds while it waits, holds up all, and is reported after
     a while; the simulation's own `sleep`, `lock` and so on let others run.
+
+    Threads are interrupted where the framework gets at the system: reads the time, takes a lock, sends.
+    With `Faults.interrupt` and `interruptible`, the paths of source files without locks of their own, they
+    are between any two lines of those files as well; that uses `sys.settrace`, and takes its time.
     """
 
-    def __init__(self, seed: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, faults: Faults | None = None, *, interruptible: Iterable[str] = ()
+    ) -> None:
         self.seed = seed
         self.faults = Faults() if faults is None else faults
         self._clock = _Clock()
-        self.scheduler = Scheduler(seed, self._clock, self.faults)
+        self.scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
         self.network = Network(self.scheduler)
         self._clock.point = self.scheduler.point
         self._threads: list[SimulatedThread] = []

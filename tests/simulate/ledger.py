@@ -43,7 +43,7 @@ HEADER = struct.Struct("<iI")
 _VALUE = struct.Struct("<BHI")
 
 HEARTBEAT_SIZE = 16
-MOST_HEARTBEATS = 1000
+MOST_HEARTBEATS = 100_000
 """That may wait on one connection; nobody counts them."""
 
 
@@ -124,7 +124,7 @@ class _AuditedState(StateMachine):
         self.end = end
         self._state = ConnectionState.CONNECTING
 
-    @property  # type: ignore[override]
+    @property
     def state(self) -> ConnectionState:
         return self._state
 
@@ -155,6 +155,7 @@ class End:
         self.errors = 0
         self.connects = 0
         self.running = False
+        self.ran_until = 0.0  # when its last callback returned
         self.timers_run = 0
         self.numbers = itertools.count()
 
@@ -174,8 +175,9 @@ class End:
 class Ledger:
     """Every end of a run, and all that was written."""
 
-    def __init__(self, note: Callable[[str], object]) -> None:
+    def __init__(self, note: Callable[[str], object], time: Callable[[], float]) -> None:
         self.note = note
+        self._time = time
         self.ends: list[End] = []
         self.broken_rules: list[str] = []
         self.left_behind = False  # the server has given up handlers that did not return
@@ -235,6 +237,7 @@ class Ledger:
             yield end
         finally:
             end.running = False
+            end.ran_until = self._time()
 
     def accept(self, conn: Any, note: Note) -> None:
         """`write` has taken it."""
