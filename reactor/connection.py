@@ -475,20 +475,25 @@ class Connection:
         They only append, and who takes something only moves the mark of what is taken, under the lock:
         the loop here, a writer on another thread in `write`.
         """
+        if self._channel is None:
+            return  # it is over: `end` will say that they came too late
         with self._lock:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
         self.send_all(frames)
 
-    def end(self) -> None:
-        """As `collect`, when they have written their last."""
+    def end(self) -> int:
+        """As `collect`, when they have written their last. How many bytes came too late: it is over."""
         with self._lock:
             frames, self.own = self.own, []
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
+        if self._channel is None:
+            return sum(map(len, frames))
         self.send_all(frames)
+        return 0
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""

@@ -381,8 +381,11 @@ class Session(Generic[C]):
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
         if self._connection.own:
-            self._connection.end()
+            late = self._connection.end()
             self._written = 0
+            if late and self._closed_with is not None:
+                reason = self._closed_with
+                self._closed_with = replace(reason, unsent=reason.unsent + late)
         batch, self._batch = self._batch, None
         assert batch is not None
         handled = len(batch) - self._left
