@@ -677,7 +677,9 @@ class Session(Generic[C]):
             self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
         self._end_timers()
         self._wake_waiting()
-        self._advance()
+        # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
+        # it has not decoded is still to be put where `_finish` counts it.
+        self._reactor.post(self._advance)
 
     def _no_handler(self, number: int) -> NoReturn:
         raise NotRegisteredError(
