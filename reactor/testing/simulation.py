@@ -182,6 +182,11 @@ class Simulation:
             raise
         return sock
 
+    @property
+    def reactors(self) -> list[Reactor]:
+        """Those that `reactor` has made."""
+        return [reactor for reactor, _, _ in self._loops]
+
     # -- waiting ---------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
