@@ -301,6 +301,14 @@ class SimulatedThread(threading.Thread):
         return self.task is not None and not self.task.ended
 
 
+class _SimulatedFuture(Future[T]):
+    """As `concurrent.futures.Future`: who waits for its result lets others run."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._condition = SimulatedCondition(scheduler)
+
+
 class SimulatedExecutor(Executor):
     """As `concurrent.futures.ThreadPoolExecutor`, on simulated threads, which end with `shutdown`."""
 
@@ -325,7 +333,7 @@ class SimulatedExecutor(Executor):
         """Raises RuntimeError after `shutdown`."""
         if self._shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future: Future[T] = Future()
+        future: Future[T] = _SimulatedFuture(self._scheduler)
         self._queue.append((future, lambda: fn(*args, **kwargs)))
         if self._idle >= len(self._queue):
             self._waiters.wake(1)

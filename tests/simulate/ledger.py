@@ -104,6 +104,14 @@ def note_of(number: int, value: bytes) -> Note:
     return Note(number, Name(source, count), Do(do), len(filling))
 
 
+def _understood(number: int, value: bytes) -> Note | None:
+    """As a message that has a handler; None for what is none."""
+    try:
+        return note_of(number, value) if number in (POOLED, INLINE, UNHANDLED) else None
+    except (ValueError, struct.error):
+        return None
+
+
 def frames_of(stream: bytes) -> tuple[list[tuple[int, bytes]], int]:
     """The whole frames at its beginning, and where they end."""
     frames = []
@@ -345,15 +353,12 @@ class Ledger:
                 f"{reason.undecoded} bytes undecoded of {len(received)}: that is inside a frame"
             )
         decoded = frames[: boundaries.index(decoded_bytes)]
-        names = [
-            note_of(number, value).name
-            for number, value in decoded
-            if number in (POOLED, INLINE, UNHANDLED)
-        ]
+        understood = [note for frame in decoded if (note := _understood(*frame)) is not None]
+        names = [note.name for note in understood]
         if end.begun != names[: len(end.begun)]:
             end.broken(f"received were {names}, and handled {end.begun}")
-        errors = sum(number in (BAD, UNKNOWN) for number, _ in decoded)
         heartbeats = sum(number == 0 for number, _ in decoded)
+        errors = len(decoded) - len(names) - heartbeats
         rest = len(names) - len(end.begun)
         if not rest <= reason.unhandled <= rest + heartbeats:
             end.broken(

@@ -12,6 +12,7 @@ import itertools
 import logging
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,7 @@ class Run:
         self._sources = 0
         self._numbers = itertools.count()  # for messages to whomever; of each source they only grow
         self._clients: list[ClientConn] = []
+        self._threads: list[threading.Thread] = []
         self._executors_of_clients = self.simulation.executor(4)
         self._shared_loop: Reactor | None = None
         self._sleeps = self.dice.random() < 0.7
@@ -233,12 +235,13 @@ class Run:
             reactor=self.simulation.reactor(),
         )
 
-    def _make_client(self) -> ClientConn:
+    def new_client(self) -> ClientConn:
+        """One that connects."""
         dice = self.dice
         if self._shared_loop is None or self._chance(0.5):
             self._shared_loop = self.simulation.reactor()
         reconnects = self._chance(0.3)
-        return ClientConn(
+        client = ClientConn(
             self.address,
             registry=self._registry(),
             on_connect=self._on_connect,
@@ -255,6 +258,9 @@ class Run:
             executor=self._executors_of_clients,
             reactor=self._shared_loop,
         )
+        self._clients.append(client)
+        client.start()
+        return client
 
     def _note(self, source: int, number: int, *, towards_client: bool) -> Note:
         """A message. What a client gets asks for little: or the two would never come to an end."""
@@ -275,11 +281,12 @@ class Run:
 
     # -- what the application does ---------------------------------------------------------------
 
-    def _source(self) -> int:
+    def new_source(self) -> int:
+        """A number for who writes messages."""
         self._sources += 1
         return self._sources
 
-    def _write(self, conn: Any, note: Note) -> bool:
+    def write(self, conn: Any, note: Note) -> bool:
         """Whether it was accepted. Raises what `write` raises."""
         result = conn.write(note)
         self.ledger.accept(conn, note)
@@ -327,7 +334,7 @@ class Run:
             size=self.dice.choice([0, 30, 300]),
         )
         try:
-            self._write(conn, note)
+            self.write(conn, note)
         except EXPECTED:
             pass
 
@@ -357,11 +364,11 @@ class Run:
         elif do is Do.ABORT:
             conn.abort()
         elif do is Do.TIMER:
-            self._set_timer(conn)
+            self.set_timer(conn)
         elif do is Do.WAIT_CANCELLED:
             context.wait_cancelled(self.dice.choice([0.01, 1.0]))
         elif do is Do.BROADCAST and end.client is None:
-            self._broadcast(3000 + source)
+            self.broadcast(3000 + source)
         elif do is Do.WRITE_TO_ANOTHER and end.client is None:
             self._sleep()
             self._write_to_another(20_000 + source)
@@ -372,7 +379,8 @@ class Run:
             self._sleep()
         return None
 
-    def _set_timer(self, conn: Any) -> None:
+    def set_timer(self, conn: Any) -> None:
+        """Some timer or other on a connection."""
         delay = self.dice.choice([0.0, 0.001, 0.05, 1.0, 20.0])
         kind = self.dice.randrange(4)
         if kind == 0:
@@ -391,11 +399,12 @@ class Run:
         if conns:
             name = Name(source, next(self._numbers))
             try:
-                self._write(self.dice.choice(conns), Note(POOLED, name, size=30))
+                self.write(self.dice.choice(conns), Note(POOLED, name, size=30))
             except EXPECTED:
                 pass
 
-    def _broadcast(self, source: int) -> None:
+    def broadcast(self, source: int) -> None:
+        """A message to all, or to some."""
         name = Name(source, next(self._numbers))
         note = Note(POOLED, name, size=self.dice.choice([0, 50]))
         self.ledger.maybe[note.name] = note.frame_size
@@ -414,10 +423,8 @@ class Run:
 
     def _client(self) -> None:
         """A thread that uses a client."""
-        client = self._make_client()
-        self._clients.append(client)
-        client.start()
-        source = self._source()
+        client = self.new_client()
+        source = self.new_source()
         if self._chance(0.7):
             try:
                 client.wait_connected(self.dice.choice([0.01, 10.0]))
@@ -437,7 +444,7 @@ class Run:
         )[0]
         try:
             if what == "write":
-                self._write(client, self._note(source, number, towards_client=False))
+                self.write(client, self._note(source, number, towards_client=False))
             elif what == "sleep":
                 self._sleep()
             elif what == "close":
@@ -451,7 +458,7 @@ class Run:
             elif what == "resume":
                 client.resume_reading()
             elif what == "timer":
-                self._set_timer(client)
+                self.set_timer(client)
             elif what == "clock":
                 self.simulation.step_wall_clock(self.dice.choice([-3600.0, 0.5, 86_400.0]))
             else:
@@ -464,7 +471,7 @@ class Run:
         conns = self.server.connections()
         if self._broadcasts and self._chance(0.5):
             for _ in range(self.dice.choice([1, 3, 20])):
-                self._broadcast(2000 + source)
+                self.broadcast(2000 + source)
         elif conns:
             conn = self.dice.choice(conns)
             what = self.dice.randrange(8)
@@ -477,9 +484,9 @@ class Run:
                 self._sleep()
                 conn.resume_reading()
             elif what == 3:
-                self._set_timer(conn)
+                self.set_timer(conn)
             else:
-                self._write(conn, self._note(source + 5000, number, towards_client=True))
+                self.write(conn, self._note(source + 5000, number, towards_client=True))
 
     def _bare_peer(self) -> None:
         """A thread with a socket of its own, who need not be polite."""
@@ -488,7 +495,7 @@ class Run:
             sock = self.simulation.connect(self.address)
         except OSError:
             return
-        source = self._source()
+        source = self.new_source()
         sock.settimeout(5.0)
         try:
             self._speak(sock, source)
@@ -526,33 +533,38 @@ class Run:
 
     # -- from the beginning to the end -----------------------------------------------------------
 
-    def play(self) -> None:
-        """All of it. Raises what is wrong; SimulationError if it is a rule of the ledger's."""
-        simulation, dice = self.simulation, self.dice
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """The server listens, and the block happens; then all is brought to its end, and checked.
+
+        Raises what is wrong; SimulationError if it is a rule of the ledger's.
+        """
+        simulation = self.simulation
         with _listening_for_defects() as defects, self.ledger.watching(), simulation:
             self.address = self.server.listen(ADDRESS)
-            if self._chance(0.2):
-                self.server.schedule(
-                    dice.choice([0.02, 1.0]), lambda now, conn: self._on_timer(conn)
-                )
-            threads = [
-                simulation.spawn(
-                    self._client if self._chance(0.7) else self._bare_peer, name="peer"
-                )
-                for _ in range(dice.randint(1, 4))
-            ]
-            if self._chance(0.3):
-                self._sleep()
-            else:
-                for thread in threads:
-                    thread.join()
+            yield
             self._stop_server()
-            for thread in threads:
+            for thread in self._threads:
                 thread.join()
             self._end_clients()
             self._check_timers()
             simulation.sleep(60.0)  # for what is still under way
             self._check(defects)
+
+    def play(self) -> None:
+        """What the seed has chosen. Raises as `playing` does."""
+        with self.playing():
+            if self._chance(0.2):
+                interval = self.dice.choice([0.02, 1.0])
+                self.server.schedule(interval, lambda now, conn: self._on_timer(conn))
+            for _ in range(self.dice.randint(1, 4)):
+                who = self._client if self._chance(0.7) else self._bare_peer
+                self._threads.append(self.simulation.spawn(who, name="peer"))
+            if self._chance(0.3):
+                self._sleep()
+            else:
+                for thread in self._threads:
+                    thread.join()
 
     def _stop_server(self) -> None:
         simulation = self.simulation
