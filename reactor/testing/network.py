@@ -32,7 +32,11 @@ FIRST_PORT = 49_152
 """Of those that are given to who does not ask for one: RFC 6335, 6."""
 
 SYN_RETRY = 1.0
-"""Seconds after which a connect that found no room in the backlog is tried again: RFC 6298, 2.1."""
+"""Seconds after which a connect that nobody has answered is tried again, then twice as many, and so on:
+RFC 6298, 2.1 and 5.5."""
+
+SYN_RETRIES = 6
+"""After so many it fails with ETIMEDOUT: tcp(7), tcp_syn_retries."""
 
 PIPE_SIZE = 8192
 """Bytes in a pipe: two passes of a loop that reads 4096 at once."""
@@ -328,20 +332,24 @@ class SimulatedSocket(socket.socket):
         if code:
             raise _error(code)
 
-    def _send_syn(self, target: Address) -> None:
+    def _send_syn(self, target: Address, tried: int = 0) -> None:
+        if self._state != "connecting" or self._peer is not None:
+            return  # it has been answered, or given up
+        if tried > SYN_RETRIES:
+            self._fail_to_connect(errno.ETIMEDOUT)
+            return
         if target[0] not in self._network.unreachable:
             self._network.later(self._slow, lambda: self._syn_arrives(target))
+        again = self._scheduler.after(SYN_RETRY * 2**tried)
+        self._scheduler.at(again, lambda: self._send_syn(target, tried + 1))
 
     def _syn_arrives(self, target: Address) -> None:
-        if self._state != "connecting":
-            return  # given up meanwhile
+        if self._state != "connecting" or self._peer is not None:
+            return
         listener = self._network.listener(target)
         if listener is None:
-            self._network.later(self._slow, self._refused)
-        elif len(listener._queue) > listener._backlog:
-            again = self._scheduler.after(SYN_RETRY)
-            self._scheduler.at(again, lambda: self._syn_arrives(target))
-        else:
+            self._network.later(self._slow, lambda: self._fail_to_connect(errno.ECONNREFUSED))
+        elif len(listener._queue) <= listener._backlog:
             accepted = SimulatedSocket(self._network, self._family)
             accepted._own_address = target
             accepted._slow = self._slow
@@ -353,10 +361,10 @@ class SimulatedSocket(socket.socket):
             when = self._network.later(self._slow, self._connected)
             self._last_arrival = max(self._last_arrival, when)
 
-    def _refused(self) -> None:
+    def _fail_to_connect(self, error: int) -> None:
         if self._state == "connecting":
             self._state = "new"
-            self._error = errno.ECONNREFUSED
+            self._error = error
             self._changed()
 
     def _connected(self) -> None:

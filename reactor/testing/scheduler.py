@@ -143,6 +143,7 @@ class Scheduler:
         self._alarms_set = 0
         self._moment = 0  # counts what has happened, for `_quiet`
         self._steps = 0
+        self._handed_over = 0
         self._names: dict[str, int] = {}
         self._sleepers: list[Callable[[], str | None]] = []
         self._overslept = 0
@@ -235,13 +236,25 @@ class Scheduler:
         following.waits_for = ""
         if following is not task:
             self._current = following
+            self._handed_over += 1
             self.note("goes on")
             following.gate.release()
             if task.ended:
                 return
-            if not task.gate.acquire(timeout=PATIENCE if task is self.main else -1):
-                raise self._stuck(self._current)
+            if task is self.main:
+                self._wait_watchfully(task)
+            else:
+                task.gate.acquire()
         self._check(task)
+
+    def _wait_watchfully(self, task: Task) -> None:
+        """For the baton; and see that it goes round meanwhile."""
+        handed_over = -1
+        while not task.gate.acquire(timeout=PATIENCE):
+            if self._handed_over == handed_over:
+                self.broken = True
+                raise self._stuck(self._current)
+            handed_over = self._handed_over
 
     def _check(self, task: Task) -> None:
         if task.killed:

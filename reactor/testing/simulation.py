@@ -172,9 +172,13 @@ class Simulation:
         thread.start()
         return thread
 
-    def connect(self, address: tuple[str, int]) -> SimulatedSocket:
-        """A bare socket that is connected, and blocks: a peer by hand. Raises OSError."""
+    def connect(self, address: tuple[str, int], timeout: float | None = None) -> SimulatedSocket:
+        """A bare socket that is connected, and blocks, `timeout` seconds at the most: a peer by hand.
+
+        Raises OSError.
+        """
         sock = self.network.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock.settimeout(timeout)
         try:
             sock.connect(address)
         except OSError:

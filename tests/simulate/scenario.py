@@ -492,11 +492,10 @@ class Run:
         """A thread with a socket of its own, who need not be polite."""
         dice = self.dice
         try:
-            sock = self.simulation.connect(self.address)
+            sock = self.simulation.connect(self.address, timeout=5.0)
         except OSError:
             return
         source = self.new_source()
-        sock.settimeout(5.0)
         try:
             self._speak(sock, source)
             how = dice.randrange(5)

@@ -141,11 +141,10 @@ class Service(RuleBasedStateMachine):
     @rule(target=peers)
     def dial(self) -> SimulatedSocket | MultipleResults[SimulatedSocket]:
         try:
-            sock = self.run.simulation.connect(self.run.address)
+            sock = self.run.simulation.connect(self.run.address, timeout=0.2)
         except OSError:
             return multiple()
         self.stack.callback(sock.close)
-        sock.settimeout(0.2)
         return sock
 
     @rule(peer=peers, kind=KINDS, size=SIZES, kept=st.integers(0, 30))
