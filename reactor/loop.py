@@ -133,7 +133,9 @@ class Reactor:
         self.thread = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
         self._process = os.getpid()
-        self._passes = self._events = self._callbacks = self._fired = 0
+        self.passes = 0
+        """Times that the loop came out of the selector. The loop's thread."""
+        self._events = self._callbacks = self._fired = 0
         self.pass_time = self._origin
         """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
         self.pass_seconds = 0.0
@@ -238,7 +240,7 @@ class Reactor:
     def _pass(self, timeout: float | None) -> int:
         ready = self._poller.poll(timeout)
         self._waker.disarm()
-        self._passes = this_pass = self._passes + 1
+        self.passes = this_pass = self.passes + 1
         self.pass_time = now = self._monotonic()
         try:
             done = len(ready)
@@ -432,7 +434,7 @@ class Reactor:
             raise ValueError(f"{fileobj!r} is closed, or no descriptor at all ({fd})")
         if fd in self._channels:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
-        channel = Channel(fd, events, callback, self._passes if self._running else -1)
+        channel = Channel(fd, events, callback, self.passes if self._running else -1)
         if events:
             self._poller.register(fd, events)
         self._channels[fd] = channel
@@ -499,7 +501,7 @@ class Reactor:
     def statistics(self) -> Statistics:
         """A snapshot of the counters. Any thread: each number is right, all together are close."""
         return Statistics(
-            passes=self._passes,
+            passes=self.passes,
             wakeups=self._waker.wakeups,
             events=self._events,
             callbacks=self._callbacks,
@@ -529,7 +531,7 @@ class Reactor:
         state = "closed" if self._closed else "running" if self._running else "idle"
         return (
             f"<Reactor {state}, {len(self._channels)} channels, "
-            f"{len(self._wheel)} time-outs, {self._passes} passes>"
+            f"{len(self._wheel)} time-outs, {self.passes} passes>"
         )
 
 

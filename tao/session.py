@@ -255,9 +255,8 @@ class Session(Generic[C]):
             if joined is None:
                 return
             data = joined
-        metrics = self._metrics
-        metrics.segments = segments = metrics.segments + 1
-        begun = 0.0 if segments & SAMPLING_MASK else self._monotonic()
+        reactor = self._reactor
+        begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._registry.find
         connection = self._connection
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
@@ -267,7 +266,7 @@ class Session(Generic[C]):
         broken: Exception | None = None
         alone = self._batch is None and not inbox
         if alone:
-            self._handler_thread = self._reactor.thread
+            self._handler_thread = reactor.thread
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -316,9 +315,9 @@ class Session(Generic[C]):
                 connection.send(reply_frame)
             inline = count - len(inbox)
             if inline:
-                metrics.handled += inline
+                self._metrics.handled += inline
                 if begun:
-                    metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
+                    self._metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
         if broken is not None:
             self._fail_stream(broken, data[start:])
@@ -380,26 +379,27 @@ class Session(Generic[C]):
 
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
-        if self._connection.own:
-            self._connection.end()
+        connection = self._connection
+        if connection.own:
+            connection.end()
             self._written = 0
         batch, self._batch = self._batch, None
         assert batch is not None
-        handled = len(batch) - self._left
+        left = self._left
+        handled = len(batch) - left
         if self._calls:
             handled = sum(item[0] not in _NO_MESSAGE for item in batch[:handled])
-            self._calls = self._left > 0 or bool(self._inbox)
+            self._calls = left > 0 or bool(self._inbox)
         metrics = self._metrics
         metrics.handled += handled
-        metrics.segments += 1
         if handled and self._took > SLOW:
             metrics.observe(handled, self._took, weight=1)
-        elif handled and not metrics.segments & SAMPLING_MASK:
+        elif handled and not self._reactor.passes & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
-        if self._left:
-            self._inbox[:0] = batch[-self._left :]
+        if left:
+            self._inbox[:0] = batch[-left:]
         elif not (self._inbox or self._input.size or self._interrupted) and (
-            self._connection.undisturbed
+            connection.undisturbed
         ):
             return  # the usual case: nothing has come in the meantime
         self._advance()
