@@ -159,6 +159,7 @@ class Connection:
         "_queue",
         "_reactor",
         "_socket",
+        "_take_size",
         "_tls",
         "bytes_received",
         "bytes_sent",
@@ -189,6 +190,7 @@ class Connection:
         self._handler = handler
         self._handle_data = handler.handle_data
         self._options = options
+        self._take_size = min(TAKE_SIZE, options.output_limit // 4)
         self._notify = reactor.wake if notify is None else notify
         self._lock = threading.Lock()
         # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
@@ -264,7 +266,8 @@ class Connection:
         caller sees to it that `flush` is called: for who writes to many.
         """
         size = len(data)
-        limit = self._options.output_limit
+        options = self._options
+        limit = options.output_limit
         with self._lock:
             if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
@@ -277,15 +280,17 @@ class Connection:
             if pending <= limit:
                 self._outbox.append(data)
                 self.outbox_size += size
-            # Set only if there is something to flush: `flush` is what clears it.
-            posted = self._flush_posted or not self._outbox
-            self._flush_posted = self._flush_posted or bool(self._outbox)
+            posted = self._flush_posted
+            if self._outbox:  # else there is nothing to flush, and `flush` is what clears it
+                self._flush_posted = True
+            else:
+                posted = True
         if not posted and post:
             self._reactor.post(self.flush)
             self._notify()
-        if pending > limit:
-            return WriteResult.FULL
-        return _ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
+        if pending <= options.output.high:
+            return _ACCEPTED
+        return WriteResult.FULL if pending > limit else WriteResult.ABOVE_HIGH
 
     def _own_to_outbox(self) -> None:
         """Under the lock."""
@@ -450,7 +455,7 @@ class Connection:
             return
         try:
             if ready & WRITE and self._machine.state is not _CLOSED:
-                if self._sending:
+                if self._machine.state in _SENDING:
                     self.flush()
                 else:
                     self._send_queue()  # of a handshake
@@ -526,6 +531,12 @@ class Connection:
             self.flush()
             return
         # The usual case; without a queue in between it costs a quarter less.
+        if not self._transmit(data):
+            self._after_send()
+
+    def _transmit(self, data: bytes) -> bool:
+        """Offer it to the kernel, with nothing queued before it, and queue what is not taken. Whether
+        all was."""
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
@@ -533,17 +544,15 @@ class Connection:
             sent = 0
         except OSError as error:
             self._queue.append(data)  # to be counted as unsent
+            self._in_flight = 0
             self.fail(error)
-            return
+            return False
         self.last_sent = self._reactor.pass_time
         self.bytes_sent += sent
-        if sent != len(data):
-            self._queue.append(memoryview(data)[sent:])
-            self._after_send()
-
-    @property
-    def _sending(self) -> bool:
-        return self._machine.state in _SENDING
+        if sent == len(data):
+            return True
+        self._queue.append(memoryview(data)[sent:])
+        return False
 
     def flush(self) -> None:
         """Send what was written, until the kernel takes no more. The loop's thread.
@@ -553,29 +562,35 @@ class Connection:
         writers need not post, for this is called when the socket takes bytes again.
         """
         queue = self._queue
-        while self._sending:
+        more = True
+        while self._machine.state in _SENDING:
             if queue.size and not self._send_queue():
                 break
+            if not more:
+                break  # what is written from here on is posted anew
             with self._lock:
                 frames = self._take_outbox()
+                more = self._flush_posted
             if not frames:
                 break
             data = frames[0] if len(frames) == 1 else b"".join(frames)
-            if self._tls is not None:
+            if self._tls is None:
+                self._transmit(data)
+            else:
                 try:
-                    data = self._tls.encrypt(data)
+                    queue.append(self._tls.encrypt(data))
                 except ssl.SSLError as error:
                     self.fail(error)
                     break
-            queue.append(data)
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
             self._after_send()
 
     def _take_outbox(self) -> list[bytes]:
-        """Frames for the next send: all of them, if they are not too many. Under the lock."""
+        """Frames for the next send: all of them, if they are not too many; else `_flush_posted` stays
+        set. Under the lock."""
         outbox, self._in_flight = self._outbox, self.outbox_size
-        most = min(TAKE_SIZE, self._options.output_limit // 4)
+        most = self._take_size
         if self.outbox_size <= most:
             self._outbox = []
             self.outbox_size = 0
@@ -588,6 +603,7 @@ class Connection:
         self._outbox = outbox[count:]
         self._in_flight = size
         self.outbox_size -= size
+        self._flush_posted = True
         return outbox[:count]
 
     def _send_queue(self) -> bool:

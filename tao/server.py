@@ -551,8 +551,9 @@ class Server:
                         refused += 1
                         continue
                 result = session.deliver(own, drop_oldest=drop_oldest, at_once=at_once)
-                if session.connection.outbox_size:
-                    flushes.append(session.connection.flush)
+                connection = session.connection
+                if connection.outbox_size:
+                    flushes.append(connection.flush)
                 if result is WriteResult.CLOSED:
                     closed += 1
                 elif result is WriteResult.FULL:

@@ -126,8 +126,6 @@ class Session(Generic[C]):
         "_calls",
         "_cancelled",
         "_closed_with",
-        "_codec",
-        "_connection",
         "_context",
         "_decoded_by",
         "_handler_thread",
@@ -153,7 +151,9 @@ class Session(Generic[C]):
         "_took",
         "_unhandled",
         "_written",
+        "codec",
         "conn",
+        "connection",
         "local_address",
         "messages_in",
         "net_id",
@@ -210,7 +210,8 @@ class Session(Generic[C]):
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
-        self._codec = codec
+        self.codec = codec
+        """What encodes and decodes from here on."""
         self._interrupted = False
         # The loop's thread.
         self._decoded_by = codec  # what has decoded the messages in the inbox and the batch
@@ -236,7 +237,7 @@ class Session(Generic[C]):
         # The number of the thread that runs a handler of this connection, or 0. A thread only asks
         # whether it is its own number, which no other thread writes.
         self._handler_thread = 0
-        self._connection = Connection(
+        self.connection = Connection(
             reactor,
             self,
             options=options.connection,
@@ -244,12 +245,13 @@ class Session(Generic[C]):
             tls=tls,
             pause_on_output=pause_on_output,
         )
+        """The bytes below."""
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
     def handle_data(self, data: bytes) -> None:
         """Bytes came: make messages of them, and run inline handlers at once. The loop's thread."""
-        codec = self._codec
+        codec = self.codec
         if self._input.size or codec is not self._decoded_by:
             joined = self._join_input(data)
             if joined is None:
@@ -258,7 +260,7 @@ class Session(Generic[C]):
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._registry.find
-        connection = self._connection
+        connection = self.connection
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
@@ -336,7 +338,7 @@ class Session(Generic[C]):
         return self._context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
-        batch, replies = self._batch, self._connection.own
+        batch, replies = self._batch, self.connection.own
         assert batch is not None
         conn, codec, pool = self.conn, self._decoded_by, self._pool
         monotonic = self._monotonic
@@ -370,16 +372,16 @@ class Session(Generic[C]):
     @property
     def _uncollected(self) -> int:
         """Bytes that the handlers in hand have written and nobody has collected yet."""
-        return self._written - self._connection.own_size
+        return self._written - self.connection.own_size
 
     def collect(self) -> None:
         """Send what the batch has brought so far. The loop's thread."""
         if self._batch is not None:
-            self._connection.collect()
+            self.connection.collect()
 
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
-        connection = self._connection
+        connection = self.connection
         if connection.own:
             connection.end()
             self._written = 0
@@ -416,11 +418,11 @@ class Session(Generic[C]):
         if self._batch is not None:
             return
         self._interrupted = False
-        if self._codec is not self._decoded_by:
+        if self.codec is not self._decoded_by:
             self._read_again()
-        state = self._connection.state
+        state = self.connection.state
         if state is not ConnectionState.OPEN and (
-            state is not ConnectionState.DRAINING or self._connection.cause not in _SEEN_THROUGH
+            state is not ConnectionState.DRAINING or self.connection.cause not in _SEEN_THROUGH
         ):
             self._drop_waiting()
         if self._closed_with is not None:
@@ -430,35 +432,35 @@ class Session(Generic[C]):
                 self._finish(self._closed_with)
             return
         # A connection whose peer does not read has to wait; `handle_writable` comes back here.
-        if not self._connection.paused & Pause.OUTPUT:
+        if not self.connection.paused & Pause.OUTPUT:
             while self._inbox and self._inbox[0][1] and self._may_go_on():
                 self._run_inline(self._inbox.pop(0))
             if self._backlog and not self._inbox:
                 self._backlog = False
                 self.handle_data(self._input.take())
         self._after_decode()
-        self._connection.check_drained()
+        self.connection.check_drained()
 
     def _may_go_on(self) -> bool:
-        return not (self._interrupted or self._connection.paused & Pause.OUTPUT)
+        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
 
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
-        if self._batch is None and not self._connection.paused & Pause.OUTPUT:
+        if self._batch is None and not self.connection.paused & Pause.OUTPUT:
             if self._inbox and not self._inbox[0][1] and not self._interrupted:
                 self._submit()
             elif self._inbox or self._backlog or self._interrupted:
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
         if self._backlog or len(self._inbox) >= self._room:
-            self._connection.pause_reading(Pause.WORK)
-        elif self._connection.paused & Pause.WORK:
-            self._connection.resume_reading(Pause.WORK)
+            self.connection.pause_reading(Pause.WORK)
+        elif self.connection.paused & Pause.WORK:
+            self.connection.resume_reading(Pause.WORK)
 
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
         self._metrics.handled += 1
-        replies = self._connection.own
+        replies = self.connection.own
         self._handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
@@ -469,12 +471,12 @@ class Session(Generic[C]):
         finally:
             self._handler_thread = 0
         if replies:
-            self._connection.end()
+            self.connection.end()
             self._written = 0
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
-        if self._codec is self._decoded_by:
+        if self.codec is self._decoded_by:
             return self._input.join(data)
         # What was read before these, and not handled, is the new codec's too: `_advance` will see to
         # it when the handler that has changed it returns.
@@ -507,7 +509,7 @@ class Session(Generic[C]):
 
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
-        self._decoded_by = self._codec
+        self._decoded_by = self.codec
         self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
         pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
         pieces.append(self._input.take() if self._input.size else b"")
@@ -517,7 +519,7 @@ class Session(Generic[C]):
         self._backlog = bool(data)
         if data:
             self._input.put(data)
-        self._connection.resume_reading(Pause.PROTOCOL)
+        self.connection.resume_reading(Pause.PROTOCOL)
 
     def _drop_waiting(self) -> None:
         """The end is one after which nothing more is begun, but for what the application is owed."""
@@ -548,20 +550,20 @@ class Session(Generic[C]):
         if self._batch is not None or self._inbox or self._backlog:
             return False
         # What one codec took for the beginning of a frame may be whole ones to the next.
-        return self._codec is self._decoded_by or not self._input.size
+        return self.codec is self._decoded_by or not self._input.size
 
     def refuse(self, error: BaseException) -> None:
         """There are no workers any more; called instead of `run`. The loop's thread."""
         batch, self._batch = self._batch, None
         assert batch is not None
-        if self._connection.state is ConnectionState.CLOSED:
+        if self.connection.state is ConnectionState.CLOSED:
             # What is left is owed to the application: here, if it cannot be elsewhere.
             self._batch = batch
             self.run(self._monotonic())
             self.finish()
         else:
             self._inbox[:0] = batch
-            self._connection.fail(error)
+            self.connection.fail(error)
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -580,7 +582,7 @@ class Session(Generic[C]):
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
         self._inbox.append((_owed, False, partial(self._report, error, True), data, 0, len(data)))
-        self._connection.pause_reading(Pause.PROTOCOL)
+        self.connection.pause_reading(Pause.PROTOCOL)
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
@@ -622,11 +624,11 @@ class Session(Generic[C]):
     def handle_open(self) -> None:
         """The state is OPEN."""
         self._opened = True
-        self.remote_address = self._connection.address("remote")
-        self.local_address = self._connection.address("local")
+        self.remote_address = self.connection.address("remote")
+        self.local_address = self.connection.address("local")
         if self._options.heartbeat is not None:
             self._keeper = HeartbeatKeeper(
-                self._options.heartbeat, self._reactor, self._connection, self.write
+                self._options.heartbeat, self._reactor, self.connection, self.write
             )
         if self._callbacks.on_connect is not None:
             # Owed, and queued before anything is sent: however soon the connection ends, on_connect
@@ -637,7 +639,7 @@ class Session(Generic[C]):
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
-        self._connection.fail(error)
+        self.connection.fail(error)
 
     def _on_connect(self) -> None:
         on_connect = self._callbacks.on_connect
@@ -706,19 +708,14 @@ class Session(Generic[C]):
     @property
     def traffic(self) -> Traffic:
         """What has passed so far."""
-        connection = self._connection
+        connection = self.connection
         return self.messages_in, connection.bytes_received, connection.bytes_sent
-
-    @property
-    def connection(self) -> Connection:
-        """The bytes below."""
-        return self._connection
 
     @property
     def heart_beat(self) -> float:
         """The Unix time in seconds of the last byte's arrival, by our own clock."""
         clock = self._reactor.clock
-        return clock.unix() - (clock.monotonic() - self._connection.last_received)
+        return clock.unix() - (clock.monotonic() - self.connection.last_received)
 
     def on_loop(self, function: Callable[[int], object], argument: int) -> None:
         """Call a method of the connection's on the loop's thread: now, if this is it."""
@@ -732,13 +729,13 @@ class Session(Generic[C]):
 
     def write(self, message: Message) -> bool:
         """Encode a message and queue it. See `Conn.write`."""
-        return self.write_frame(self._codec.encode(message))
+        return self.write_frame(self.codec.encode(message))
 
     def write_frame(self, frame: bytes) -> bool:
         """Queue what is encoded already."""
         if self._handler_thread == threading.get_ident():
             return self._write_own(frame)
-        result = self._connection.write(frame)
+        result = self.connection.write(frame)
         if result is WriteResult.ACCEPTED:
             return True
         if result is WriteResult.ABOVE_HIGH:
@@ -756,7 +753,7 @@ class Session(Generic[C]):
                 return WriteResult.CLOSED
             except WouldBlockError:
                 pass  # to be refused again, or to make room
-        connection = self._connection
+        connection = self.connection
         if at_once and connection.idle:
             connection.send(frame)
             return WriteResult.ACCEPTED
@@ -764,7 +761,7 @@ class Session(Generic[C]):
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
-        connection = self._connection
+        connection = self.connection
         state = connection.state
         if state is not ConnectionState.OPEN and (
             state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
@@ -789,7 +786,7 @@ class Session(Generic[C]):
 
     def _full_error(self) -> WouldBlockError:
         return WouldBlockError(
-            f"{self._connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
+            f"{self.connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
             f"{self.conn}, and the limit is {self._options.connection.output_limit}: nothing was queued"
         )
 
@@ -797,26 +794,21 @@ class Session(Generic[C]):
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
     ) -> None:
         """See `Conn.close`."""
-        if self._connection.close(cause, error) and cause not in _SEEN_THROUGH:
+        if self.connection.close(cause, error) and cause not in _SEEN_THROUGH:
             self._interrupted = True
 
     def abort(
         self, cause: CloseCause = CloseCause.ABORTED, error: BaseException | None = None
     ) -> bool:
         """See `Conn.abort`. Returns whether there was something to abort."""
-        aborted = self._connection.abort(cause, error)
+        aborted = self.connection.abort(cause, error)
         if aborted:
             self._interrupted = True
         return aborted
 
-    @property
-    def codec(self) -> Codec:
-        """What encodes and decodes from here on."""
-        return self._codec
-
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
-        self._codec = codec
+        self.codec = codec
         self._interrupted = True
         if self._handler_thread != threading.get_ident():
             # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
@@ -826,10 +818,10 @@ class Session(Generic[C]):
     @property
     def cancelled(self) -> bool:
         """Whether replies are no longer wanted."""
-        state = self._connection.state
+        state = self.connection.state
         return state is ConnectionState.CLOSED or (
             state in (ConnectionState.DRAINING, ConnectionState.LINGERING)
-            and self._connection.cause is not CloseCause.PEER_CLOSED
+            and self.connection.cause is not CloseCause.PEER_CLOSED
         )
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
