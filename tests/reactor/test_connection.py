@@ -26,7 +26,7 @@ from reactor import (
     Watermark,
     WriteResult,
 )
-from reactor.connection import READ_SIZE
+from reactor.connection import READ_SIZE, TAKE_SIZE
 from tests.reactor.support import (
     DEADLINE,
     LoopThread,
@@ -296,6 +296,17 @@ def test_what_is_written_is_sent_in_order(make: Make) -> None:
     end.until_received(len(expected))
     assert end.received == expected
     assert end.connection.pending == 0
+
+
+def test_after_one_that_is_larger_than_a_send_the_next_is_sent_too(make: Make) -> None:
+    """The mark that a flush is on its way must not outlive the flush that took all there was."""
+    end = make()
+    large = bytes(TAKE_SIZE + 1)
+    end.write(large)
+    end.until_received(len(large))
+    end.write(b"next")
+    end.until_received(len(large) + 4)
+    assert end.received.endswith(b"next")
 
 
 def test_it_is_idle_when_nothing_waits_to_be_sent(make: Make) -> None:
