@@ -26,9 +26,11 @@ LEVELS = 8
 HORIZON = 1 << (SLOT_BITS * LEVELS)
 """Ticks that the wheel can tell apart; nine thousand years of milliseconds."""
 
-# The level for each possible length in bits of (tick XOR now), so that `add` need not divide.
+# The level, and the bits that a tick is shifted by there, for each possible length in bits of
+# (tick XOR now), so that `add` need not divide.
 _LEVEL_OF_LENGTH = tuple(
-    max(0, (length - 1) // SLOT_BITS) for length in range(SLOT_BITS * LEVELS + 1)
+    (level, level * SLOT_BITS)
+    for level in (max(0, (length - 1) // SLOT_BITS) for length in range(SLOT_BITS * LEVELS + 1))
 )
 
 
@@ -39,10 +41,11 @@ class _Slot(dict["Timeout", None]):
     one can clear the occupancy bit, or an empty slot would wake the loop for nothing.
     """
 
-    __slots__ = ("bit", "level")
+    __slots__ = ("bit", "level", "wheel")
 
-    def __init__(self, level: int, index: int) -> None:
+    def __init__(self, wheel: TimingWheel, level: int, index: int) -> None:
         super().__init__()
+        self.wheel = wheel
         self.level = level
         self.bit = 1 << index
 
@@ -53,13 +56,14 @@ class Timeout:
     Moves one way: active, then fired or cancelled. The loop's thread only.
     """
 
-    __slots__ = ("_callback", "_slot", "_wheel", "tick")
+    __slots__ = ("_callback", "_slot", "tick")
 
     def __init__(self, callback: Callable[[], object]) -> None:
+        if not callable(callback):
+            raise TypeError(f"a callback must be callable, not {callback!r}")
         self._callback: Callable[[], object] | None = callback
         self._slot: _Slot | None = None  # where it waits; None when it is in no wheel
-        self._wheel: TimingWheel | None = None
-        self.tick = 0
+        self.tick: int  # set by the wheel
 
     @property
     def active(self) -> bool:
@@ -76,10 +80,9 @@ class Timeout:
         self._callback = None
         slot = self._slot
         if slot is not None:
-            wheel = self._wheel
-            assert wheel is not None
             del slot[self]
             self._slot = None
+            wheel = slot.wheel
             wheel._count -= 1
             if not slot:
                 wheel._occupied[slot.level] &= ~slot.bit
@@ -95,7 +98,8 @@ class Timeout:
     def __repr__(self) -> str:
         if self._callback is None:
             return "<Timeout done>"
-        return f"<Timeout at tick {self.tick} for {self._callback!r}>"
+        when = "now" if self._slot is None else f"at tick {self.tick}"
+        return f"<Timeout {when} for {self._callback!r}>"
 
 
 class TimingWheel:
@@ -111,9 +115,9 @@ class TimingWheel:
         self._count = 0
         self._occupied = [0] * (LEVELS + 1)  # the last entry is the due slot's
         self._levels = tuple(
-            tuple(_Slot(level, index) for index in range(SLOTS)) for level in range(LEVELS)
+            tuple(_Slot(self, level, index) for index in range(SLOTS)) for level in range(LEVELS)
         )
-        self._due = _Slot(LEVELS, 0)  # added for a tick that has passed already
+        self._due = _Slot(self, LEVELS, 0)  # added for a tick that has passed already
 
     def __len__(self) -> int:
         return self._count
@@ -131,15 +135,17 @@ class TimingWheel:
         if tick <= now:
             slot = self._due
         else:
-            difference = tick ^ now
-            if difference >= HORIZON:
-                raise OverflowError(f"a time-out {tick - now} ticks away is beyond the wheel")
-            level = _LEVEL_OF_LENGTH[difference.bit_length()]
-            slot = self._levels[level][(tick >> (SLOT_BITS * level)) & SLOT_MASK]
+            try:
+                level, shift = _LEVEL_OF_LENGTH[(tick ^ now).bit_length()]
+            except IndexError:
+                raise OverflowError(
+                    f"a time-out {tick - now} ticks away is beyond the wheel"
+                ) from None
+            slot = self._levels[level][tick >> shift & SLOT_MASK]
+        if not slot:
+            self._occupied[slot.level] |= slot.bit
         slot[timeout] = None
         timeout._slot = slot
-        timeout._wheel = self
-        self._occupied[slot.level] |= slot.bit
         self._count += 1
 
     def next_tick(self) -> int | None:
