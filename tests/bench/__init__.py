@@ -2,7 +2,10 @@
 
 Contents:
 
-    load.c, load.py     the load generator, and what compiles and runs it
+    generator/          the load generator, in C
+    load.py             what compiles and runs it
+    tls.py              what TLS needs besides: a generator with it, certificates
+    open_connections.py connections that are open and idle
     peers/              one server program per module
     peer.py             what names a server program and its options
     server_process.py   one running server: its port, its processor time, its end
@@ -15,5 +18,7 @@ Contents:
     report.py           tables and JSON
     targets.py          the ratios that ``--check`` holds
 
-Run with ``python -m tests.bench``. Linux only: the load generator uses epoll.
+Run with ``python -m tests.bench [WORKLOAD...]``; ``'*'`` runs all of them, ``--check`` judges the
+targets. Linux only: the load generator uses epoll. Peers come with the extra ``bench``; TLS needs
+OpenSSL's headers besides. What is missing is skipped, and said to be.
 """

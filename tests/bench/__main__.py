@@ -1,6 +1,7 @@
 """The command line: ``python -m tests.bench``.
 
-Without options it runs the first, frozen benchmark. Progress goes to standard error, tables to
+Arguments are the workloads to run, as names or patterns; without them it runs the first, frozen
+benchmark. Progress goes to standard error, tables to
 standard output. Exit status: 0 all was measured (and, with ``--check``, every target was met);
 1 a peer failed or a target was missed; 2 wrong usage, or nothing could be measured; 130 Ctrl-C.
 """
@@ -10,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.bench.report import json_report, markdown_report, terminal_report
 from tests.bench.results import Results
 from tests.bench.rounds import run_rounds
 from tests.bench.targets import check
+from tests.bench.tls import Tls, prepared_tls
 from tests.bench.workload import Conditions, Grid, Workload
 
 DEFAULT_WORKLOAD = "echo"
@@ -49,12 +52,15 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace) -> list[Results]:
-    workloads = _chosen_workloads(options.workload)
+    patterns = [*options.workloads, *(options.workload or [])]
+    workloads = _chosen_workloads(patterns or [DEFAULT_WORKLOAD])
     placement = choose_placement()
     _say(str(placement))
     all_results = []
-    with compiled_load() as program:
-        conditions = Conditions(program, options.seconds, options.warm_up, placement)
+    with ExitStack() as stack:
+        program = stack.enter_context(compiled_load())
+        tls, workloads = _prepare_tls(workloads, stack)
+        conditions = Conditions(program, options.seconds, options.warm_up, placement, tls)
         for workload in workloads:
             peers = _chosen_peers(workload, options.only)
             cases = _chosen_grid(workload.grid, options).cases()
@@ -75,12 +81,31 @@ def _judge(all_results: Sequence[Results], with_targets: bool) -> int:
     return 1 if failures or not all(verdict.is_met for verdict in verdicts) else 0
 
 
-def _chosen_workloads(pattern: str) -> list[Workload]:
+def _chosen_workloads(patterns: Sequence[str]) -> list[Workload]:
+    """Each once, in the order of the patterns, every one of which must find something."""
     found = find_workloads()
-    chosen = [workload for name, workload in found.items() if fnmatchcase(name, pattern)]
-    if not chosen:
-        raise BenchError(f"no workload matches {pattern!r}; there are: {', '.join(found)}")
-    return chosen
+    chosen: dict[str, Workload] = {}
+    for pattern in patterns:
+        names = [name for name in found if fnmatchcase(name, pattern)]
+        if not names:
+            raise BenchError(f"no workload matches {pattern!r}; there are: {', '.join(found)}")
+        chosen.update((name, found[name]) for name in names)
+    return list(chosen.values())
+
+
+def _prepare_tls(workloads: list[Workload], stack: ExitStack) -> tuple[Tls | None, list[Workload]]:
+    """TLS, if it is needed, and the workloads that can be run."""
+    if not any(workload.needs_tls for workload in workloads):
+        return None, workloads
+    try:
+        return stack.enter_context(prepared_tls()), workloads
+    except BenchError as error:
+        without = [workload for workload in workloads if not workload.needs_tls]
+        if not without:
+            raise
+        skipped = ", ".join(workload.name for workload in workloads if workload.needs_tls)
+        _say(f"*** SKIPPED: {skipped}: {error} ***")
+        return None, without
 
 
 def _chosen_peers(workload: Workload, patterns: Sequence[str] | None) -> list[Peer]:
@@ -110,7 +135,8 @@ def _chosen_grid(grid: Grid, options: argparse.Namespace) -> Grid:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks.")
     add = parser.add_argument
-    add("--workload", default=DEFAULT_WORKLOAD, metavar="GLOB", help="workloads to run")
+    add("workloads", nargs="*", metavar="WORKLOAD", help="workloads to run; a GLOB will do")
+    add("--workload", action="append", metavar="GLOB", help="another way to say which")
     add("--only", action="append", metavar="GLOB", help="peers to run; may be repeated")
     add("--rounds", type=_positive_int, default=5)
     add("--seconds", type=_positive_float, default=2.0, help="measured time of a sample")
@@ -120,7 +146,7 @@ def _parse() -> argparse.Namespace:
     add("--size", type=int, nargs="+", metavar="BYTES", help="bytes of a value")
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     add("--markdown", action="store_true", help="print tables in Markdown")
-    add("--check", action="store_true", help="fail when a ratio is below its target")
+    add("--check", action="store_true", help="fail when a target is missed")
     return parser.parse_args()
 
 

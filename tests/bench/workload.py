@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.bench.peer import Peer
 from tests.bench.processors import Placement
 from tests.bench.server_process import ServerProcess
+from tests.bench.tls import Tls
 
 Sample = Mapping[str, float]
 
@@ -43,12 +44,16 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is the same for every sample of a run. Durations are in seconds."""
+    """What is the same for every sample of a run. Durations are in seconds.
+
+    `tls` is there if one of the run's workloads needs it.
+    """
 
     load_program: Path
     seconds: float
     warm_up: float
     placement: Placement
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,10 @@ class Column:
 class Workload:
     """What to measure, as data.
 
-    `headline` is the figure, more being better, of which ratios to the peer `reference` are
-    taken. `measure` takes one sample of a server that is running and has served nothing yet; its
-    keys are those of `columns`, the headline among them. It raises BenchError when it cannot.
-    `note` goes below the tables, for the reader who wonders what they show.
+    `headline` is the figure of which ratios to the peer `reference` are taken. `measure` takes one
+    sample of a server that is running and has served nothing yet; its keys are those of `columns`,
+    the headline among them. It raises BenchError when it cannot. `note` goes below the tables, for
+    the reader who wonders what they show. With `needs_tls` the servers are started with TLS.
     """
 
     name: str
@@ -80,3 +85,4 @@ class Workload:
     columns: tuple[Column, ...]
     measure: Callable[[ServerProcess, Case, Conditions], Sample]
     note: str = ""
+    needs_tls: bool = False
