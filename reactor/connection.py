@@ -145,7 +145,6 @@ class Connection:
         "_deadline",
         "_error",
         "_flush_posted",
-        "_handle_data",
         "_handler",
         "_in_flight",
         "_lock",
@@ -188,7 +187,6 @@ class Connection:
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
         self._pause_on_output = pause_on_output
         self._handler = handler
-        self._handle_data = handler.handle_data
         self._options = options
         self._take_size = min(TAKE_SIZE, options.output_limit // 4)
         self._notify = reactor.wake if notify is None else notify
@@ -238,15 +236,6 @@ class Connection:
     def undisturbed(self) -> bool:
         """Whether it is OPEN and reads: nothing calls for attention. The loop's thread."""
         return self._machine.state is _OPEN and not self._paused
-
-    @property
-    def idle(self) -> bool:
-        """Whether it is OPEN and nothing waits to be sent. The loop's thread."""
-        return (
-            self._machine.state is _OPEN
-            and not (self.outbox_size or self._queue.size)
-            and len(self.own) == self._own_taken
-        )
 
     @property
     def cause(self) -> CloseCause:
@@ -423,7 +412,7 @@ class Connection:
         if answer:
             self._send_raw(answer)
         if plaintext:
-            self._handle_data(plaintext)
+            self._handler.handle_data(plaintext)
         if tls.ended and self._machine.state is _OPEN:
             self._handle_peer_fin()
 
@@ -447,7 +436,7 @@ class Connection:
                 elif self._tls is None:
                     self.last_received = self._reactor.pass_time
                     self.bytes_received += size
-                    self._handle_data(buffer[:size].tobytes())
+                    self._handler.handle_data(buffer[:size].tobytes())
                 else:
                     self._handle_ciphertext(self._tls, buffer[:size].tobytes())
             except Exception as error:
@@ -533,6 +522,21 @@ class Connection:
         # The usual case; without a queue in between it costs a quarter less.
         if not self._transmit(data):
             self._after_send()
+
+    def send_at_once(self, data: bytes) -> bool:
+        """Send it, if there is nothing that it would overtake; else do nothing. Whether it is sent, or
+        queued as what comes next. The loop's thread."""
+        if (
+            self._machine.state is not _OPEN
+            or self.outbox_size
+            or self._queue.size
+            or self._tls is not None
+            or len(self.own) > self._own_taken
+        ):
+            return False
+        if not self._transmit(data):
+            self._after_send()
+        return True
 
     def _transmit(self, data: bytes) -> bool:
         """Offer it to the kernel, with nothing queued before it, and queue what is not taken. Whether
@@ -707,10 +711,13 @@ class Connection:
     def _begin_drain(self) -> None:
         if self._machine.state is not ConnectionState.DRAINING:
             return  # aborted between the call and now
-        self._set_deadline(self._options.drain_timeout, "sending what was left")
-        self._update_interest()
-        self._handler.handle_draining()
-        self.check_drained()
+        try:
+            self._handler.handle_draining()
+            self.check_drained()
+        finally:
+            if self._machine.state is ConnectionState.DRAINING:  # it takes a while
+                self._set_deadline(self._options.drain_timeout, "sending what was left")
+                self._update_interest()
 
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
@@ -723,16 +730,23 @@ class Connection:
         with self._lock:
             if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
                 return
-            self._machine.handle(ConnectionEvent.DRAINED)
+            state = self._machine.handle(ConnectionEvent.DRAINED)
+            if self._tls is None and self._cause is CloseCause.PEER_CLOSED:
+                # Its FIN came first, and nothing comes behind it: to close sends ours.
+                state = self._machine.handle(ConnectionEvent.PEER_FIN)
+        if state is _CLOSED:
+            self._finish()
+            return
         assert self._socket is not None
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # ENOTCONN: the peer has reset it
             self.fail(error)
             return
-        self._set_deadline(self._options.linger_timeout, None)
-        self._update_interest()
         self._receive_nothing()
+        if self._machine.state is _LINGERING:
+            self._set_deadline(self._options.linger_timeout, None)
+            self._update_interest()
 
     def _receive_nothing(self) -> None:
         """Read to the peer's FIN. To close with bytes unread would send RST and undo our last ones.
@@ -795,7 +809,8 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
         with self._lock:
-            self._own_to_outbox()
+            if self.own:
+                self._own_to_outbox()
             unsent = self._queue.clear() + self._in_flight + self.outbox_size
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0

@@ -19,7 +19,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -127,8 +127,8 @@ class Session(Generic[C]):
         "_cancelled",
         "_closed_with",
         "_context",
+        "_context_source",
         "_decoded_by",
-        "_handler_thread",
         "_inbox",
         "_input",
         "_interrupted",
@@ -154,6 +154,7 @@ class Session(Generic[C]):
         "codec",
         "conn",
         "connection",
+        "handler_thread",
         "local_address",
         "messages_in",
         "net_id",
@@ -173,9 +174,11 @@ class Session(Generic[C]):
         codec: Codec,
         callbacks: Callbacks[C],
         options: SessionOptions,
-        on_gone: Callable[[CloseReason], object],
-        on_open: Callable[[], object] | None = None,
+        on_gone: Callable[[Session[C], CloseReason], object],
+        on_open: Callable[[Session[C]], object] | None = None,
         server: MessageServer | None = None,
+        remote_address: Any = None,
+        local_address: Any = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         metrics: Metrics | None = None,
@@ -184,8 +187,9 @@ class Session(Generic[C]):
         self.conn = conn
         self.net_id = net_id
         self.server = server
-        self.remote_address: Any = None  # written once, when it opens
-        self.local_address: Any = None
+        # Written once, before it opens or then.
+        self.remote_address = remote_address
+        self.local_address = local_address
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self._pool = pool
@@ -194,7 +198,8 @@ class Session(Generic[C]):
         self._metrics = Metrics() if metrics is None else metrics
         # What context variables the handlers see and set: this connection's own, entered by one
         # worker at a time. A copy costs the same however many there are.
-        self._context = contextvars.copy_context() if context is None else context.copy()
+        self._context_source = contextvars.copy_context() if context is None else context
+        self._context: contextvars.Context | None = None  # made on the first worker
         self.messages_in = 0
         """Frames received. Written on the loop's thread."""
         self._options = options
@@ -203,8 +208,8 @@ class Session(Generic[C]):
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
-        self.timers = ConnectionTimers(reactor, self.enqueue)
         self._lock = threading.Lock()
+        self.timers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
@@ -234,9 +239,9 @@ class Session(Generic[C]):
         # Bytes in the connection's `own`, which is what the handlers in hand have written: on the thread
         # that runs them, and 0 when there are none.
         self._written = 0
-        # The number of the thread that runs a handler of this connection, or 0. A thread only asks
-        # whether it is its own number, which no other thread writes.
-        self._handler_thread = 0
+        self.handler_thread = 0
+        """The number of the thread that runs a handler of this connection, or 0. A thread only asks whether
+        it is its own number, which no other thread writes."""
         self.connection = Connection(
             reactor,
             self,
@@ -268,7 +273,7 @@ class Session(Generic[C]):
         broken: Exception | None = None
         alone = self._batch is None and not inbox
         if alone:
-            self._handler_thread = reactor.thread
+            self.handler_thread = reactor.thread
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -307,7 +312,7 @@ class Session(Generic[C]):
             # The codec cannot go on. In its turn: what came before is handled and answered.
             broken = error
         if alone:
-            self._handler_thread = 0
+            self.handler_thread = 0
             if replies:
                 if reply_frame is not None:
                     replies.append(reply_frame)
@@ -335,7 +340,10 @@ class Session(Generic[C]):
 
     def run(self, now: float) -> float:
         """Handle the batch. On a worker; one worker at a time has a session."""
-        return self._context.run(self._handle_batch, now)
+        context = self._context
+        if context is None:
+            context = self._context = self._context_source.copy()
+        return context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
         batch, replies = self._batch, self.connection.own
@@ -343,7 +351,7 @@ class Session(Generic[C]):
         conn, codec, pool = self.conn, self._decoded_by, self._pool
         monotonic = self._monotonic
         left = len(batch)
-        self._handler_thread = threading.get_ident()
+        self.handler_thread = threading.get_ident()
         try:
             for handler, inline, message, _, _, _ in batch:
                 if inline:
@@ -363,7 +371,7 @@ class Session(Generic[C]):
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block
         finally:
-            self._handler_thread = 0
+            self.handler_thread = 0
             self._left = left
         now = monotonic()
         self._took = now - begun
@@ -461,7 +469,7 @@ class Session(Generic[C]):
         handler, _, message, data, start, end = item
         self._metrics.handled += 1
         replies = self.connection.own
-        self._handler_thread = self._reactor.thread
+        self.handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
             if reply is not None:
@@ -469,7 +477,7 @@ class Session(Generic[C]):
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
         finally:
-            self._handler_thread = 0
+            self.handler_thread = 0
         if replies:
             self.connection.end()
             self._written = 0
@@ -624,8 +632,10 @@ class Session(Generic[C]):
     def handle_open(self) -> None:
         """The state is OPEN."""
         self._opened = True
-        self.remote_address = self.connection.address("remote")
-        self.local_address = self.connection.address("local")
+        if self.remote_address is None:
+            self.remote_address = self.connection.address("remote")
+        if self.local_address is None:
+            self.local_address = self.connection.address("local")
         if self._options.heartbeat is not None:
             self._keeper = HeartbeatKeeper(
                 self._options.heartbeat, self._reactor, self.connection, self.write
@@ -635,7 +645,7 @@ class Session(Generic[C]):
             # comes before on_close.
             self.enqueue(self._on_connect, owed=True)
         if self._on_open is not None:
-            self._on_open()
+            self._on_open(self)
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
@@ -685,10 +695,17 @@ class Session(Generic[C]):
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
-        reason = replace(reason, unhandled=self._unhandled, undecoded=self._input.size)
+        reason = CloseReason(
+            reason.cause,
+            reason.error,
+            reason.unsent,
+            reason.dropped,
+            self._unhandled,
+            self._input.size,
+        )
         self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
-            self._on_gone(reason)
+            self._on_gone(self, reason)
             return
         self._calls = True
         self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
@@ -701,7 +718,7 @@ class Session(Generic[C]):
             on_close(self.conn, reason)
         except BaseException as failure:
             self._log(logging.ERROR, "%s: on_close raised", self.conn, error=failure)
-        self._reactor.post(partial(self._on_gone, reason))
+        self._reactor.post(partial(self._on_gone, self, reason))
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -733,7 +750,7 @@ class Session(Generic[C]):
 
     def write_frame(self, frame: bytes) -> bool:
         """Queue what is encoded already."""
-        if self._handler_thread == threading.get_ident():
+        if self.handler_thread == threading.get_ident():
             return self._write_own(frame)
         result = self.connection.write(frame)
         if result is WriteResult.ACCEPTED:
@@ -742,22 +759,15 @@ class Session(Generic[C]):
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
 
-    def deliver(self, frame: bytes, *, drop_oldest: bool, at_once: bool) -> WriteResult:
-        """One of many receivers of a frame. `at_once` is for the loop's thread; without it, the caller
-        sees to it that the connection's `flush` is called."""
-        if self._handler_thread == threading.get_ident():
-            try:
-                self._write_own(frame)  # in line with what its handler has written
-                return WriteResult.ACCEPTED
-            except ConnectionClosedError:
-                return WriteResult.CLOSED
-            except WouldBlockError:
-                pass  # to be refused again, or to make room
-        connection = self.connection
-        if at_once and connection.idle:
-            connection.send(frame)
+    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
+        """A frame for many, of whom this connection's own handler is the sender."""
+        try:
+            self._write_own(frame)  # in line with what it has written
             return WriteResult.ACCEPTED
-        return connection.write(frame, drop_oldest=drop_oldest, post=False)
+        except ConnectionClosedError:
+            return WriteResult.CLOSED
+        except WouldBlockError:  # to be refused again, or to make room
+            return self.connection.write(frame, drop_oldest=drop_oldest, post=False)
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
@@ -810,7 +820,7 @@ class Session(Generic[C]):
         """See `Conn.set_codec`."""
         self.codec = codec
         self._interrupted = True
-        if self._handler_thread != threading.get_ident():
+        if self.handler_thread != threading.get_ident():
             # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
             self._reactor.post(self._advance)
             self._pool.notify()
