@@ -1,7 +1,7 @@
 """The ratios that must hold: what ``--check`` compares with the results.
 
-A minimum is what the design promised before the code existed, with room for a shared machine. A
-target whose case or peers were not measured counts as missed: silence is not success.
+A bound is what the design promised before the code existed, with room for a shared machine. A target
+whose case or peers were not measured counts as missed: silence is not success.
 """
 
 from collections.abc import Iterable
@@ -9,18 +9,32 @@ from dataclasses import dataclass
 
 from tests.bench.echo import TAO_INLINE, TAO_POOL, UVLOOP_EACH, UVLOOP_JOINED
 from tests.bench.results import Results
-from tests.bench.workload import Case
+from tests.bench.workload import AnyCase, Case
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`peer` must reach at least `minimum` times the headline figure of `reference`."""
+    """The ratio of `peer` to `reference`, of the headline figure, must lie within the bounds.
+
+    A rate has a minimum, a cost a maximum.
+    """
 
     workload: str
-    case: Case
+    case: AnyCase
     peer: str
     reference: str
-    minimum: float
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def admits(self, ratio: float) -> bool:
+        return (self.minimum is None or ratio >= self.minimum) and (
+            self.maximum is None or ratio <= self.maximum
+        )
+
+    @property
+    def bounds(self) -> str:
+        bounds = (("minimum", self.minimum), ("maximum", self.maximum))
+        return ", ".join(f"{name} {bound:.2f}" for name, bound in bounds if bound is not None)
 
 
 ONE = Case(connections=50, in_flight=1, size=64)
@@ -44,14 +58,14 @@ class Verdict:
 
     @property
     def is_met(self) -> bool:
-        return self.ratio is not None and self.ratio >= self.target.minimum
+        return self.ratio is not None and self.target.admits(self.ratio)
 
     def __str__(self) -> str:
         target = self.target
         reached = "not measured" if self.ratio is None else f"{self.ratio:.2f}"
         return (
-            f"{'ok   ' if self.is_met else 'SHORT'}  {target.workload}: {target.case}: "
-            f"{target.peer} / {target.reference} = {reached} (minimum {target.minimum:.2f})"
+            f"{'ok    ' if self.is_met else 'MISSED'}  {target.workload}: {target.case}: "
+            f"{target.peer} / {target.reference} = {reached} ({target.bounds})"
         )
 
 
