@@ -225,7 +225,7 @@ class _Drawing:
         return ElementTree.tostring(self._root, encoding="unicode") + "\n"
 
     def _draw_chapter(self, chapter: Chapter) -> None:
-        self._y += 14
+        self._y += 16
         self._text(chapter.summary, MARGIN, "workload")
         better = "less" if chapter.less_is_better else "more"
         self._y += 17
@@ -237,7 +237,7 @@ class _Drawing:
         )
         for group in chapter.groups:
             self._draw_group(chapter, group)
-        self._y += 14
+        self._y += 20
 
     def _draw_group(self, chapter: Chapter, group: Group) -> None:
         self._y += 26

@@ -40,7 +40,7 @@ class Operation:
     resident: int = 0
 
     def __str__(self) -> str:
-        beside = f" beside {self.resident:,}" if self.resident else ""
+        beside = f" beside {self.resident:,} others" if self.resident else ""
         return f"{self.name} {self.count:,}{beside}"
 
 
