@@ -1,7 +1,8 @@
 """The command line: ``python -m tests.bench``.
 
-Without options it runs the first, frozen benchmark. Progress goes to standard error, tables to
-standard output. A chart can also be drawn later: `tests.bench.chart`.
+Arguments are the workloads to run, as names or patterns; without them it runs the first, frozen
+benchmark. Progress goes to standard error, tables to standard output. A chart can also be drawn
+later: `tests.bench.chart`.
 
 Exit status: 0 all was measured (and, with ``--check``, every target was met); 1 a peer failed or a
 target was missed; 2 wrong usage, or nothing could be measured; 130 Ctrl-C.
@@ -12,6 +13,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +36,7 @@ from tests.bench.report import (
 from tests.bench.results import Results
 from tests.bench.rounds import run_rounds
 from tests.bench.targets import check
+from tests.bench.tls import Tls, prepared_tls
 from tests.bench.workload import Cases, Conditions, Grid, Workload
 
 DEFAULT_WORKLOAD = "echo"
@@ -65,13 +68,16 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace) -> tuple[list[Results], Provenance]:
-    workloads = _chosen_workloads(options.workload or [DEFAULT_WORKLOAD])
+    patterns = [*options.workloads, *(options.workload or [])]
+    workloads = _chosen_workloads(patterns or [DEFAULT_WORKLOAD])
     placement = choose_placement()
     _say(str(placement))
     all_results = []
     measured: set[Peer] = set()
-    with compiled_load() as program:
-        conditions = Conditions(program, options.seconds, options.warm_up, placement)
+    with ExitStack() as stack:
+        program = stack.enter_context(compiled_load())
+        tls, workloads = _prepare_tls(workloads, stack)
+        conditions = Conditions(program, options.seconds, options.warm_up, placement, tls)
         for workload in workloads:
             peers = _chosen_peers(workload, options.only)
             measured.update(peers)
@@ -91,15 +97,30 @@ def _judge(all_results: Sequence[Results], with_targets: bool) -> int:
 
 
 def _chosen_workloads(patterns: Sequence[str]) -> list[Workload]:
+    """Each once, in the order of the patterns, every one of which must find something."""
     found = find_workloads()
+    chosen: dict[str, Workload] = {}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in found):
+        names = [name for name in found if fnmatchcase(name, pattern)]
+        if not names:
             raise BenchError(f"no workload matches {pattern!r}; there are: {', '.join(found)}")
-    return [
-        workload
-        for name, workload in found.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    ]
+        chosen.update((name, found[name]) for name in names)
+    return list(chosen.values())
+
+
+def _prepare_tls(workloads: list[Workload], stack: ExitStack) -> tuple[Tls | None, list[Workload]]:
+    """TLS, if it is needed, and the workloads that can be run."""
+    if not any(workload.needs_tls for workload in workloads):
+        return None, workloads
+    try:
+        return stack.enter_context(prepared_tls()), workloads
+    except BenchError as error:
+        without = [workload for workload in workloads if not workload.needs_tls]
+        if not without:
+            raise
+        skipped = ", ".join(workload.name for workload in workloads if workload.needs_tls)
+        _say(f"*** SKIPPED: {skipped}: {error} ***")
+        return None, without
 
 
 def _chosen_peers(workload: Workload, patterns: Sequence[str] | None) -> list[Peer]:
@@ -143,12 +164,8 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--workload",
-        action="append",
-        metavar="GLOB",
-        help=f"workloads to run; may be repeated; {DEFAULT_WORKLOAD} if not given",
-    )
+    add("workloads", nargs="*", metavar="WORKLOAD", help="workloads to run; a GLOB will do")
+    add("--workload", action="append", metavar="GLOB", help="another way to say which")
     add("--only", action="append", metavar="GLOB", help="peers to run; may be repeated")
     add("--rounds", type=_positive_int, default=5)
     add("--seconds", type=_positive_float, default=2.0, help="measured time of a sample")
@@ -165,7 +182,7 @@ def _parse() -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     add("--svg", type=Path, metavar="FILE", help="draw the ratios there")
     add("--markdown", action="store_true", help="print tables in Markdown")
-    add("--check", action="store_true", help="fail when a ratio misses its target")
+    add("--check", action="store_true", help="fail when a target is missed")
     return parser.parse_args()
 
 

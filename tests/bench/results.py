@@ -45,13 +45,15 @@ class Results:
     def spread(self, case: AnyCase, peer: str, key: str) -> Spread:
         return Spread.of([sample[key] for sample in self.samples(case, peer).values()])
 
-    def ratio(self, case: AnyCase, peer: str, reference: str) -> Spread | None:
-        """Of the headline figure, peer to reference; None when they share no round.
+    def ratio(
+        self, case: AnyCase, peer: str, reference: str, key: str | None = None
+    ) -> Spread | None:
+        """Of the figure `key`, or the headline, peer to reference; None when they share no round.
 
         A ratio is taken within each round, where both ran moments apart, so that a machine that
         slows down between rounds does not enter into it.
         """
-        key = self.workload.headline.key
+        key = key or self.workload.headline.key
         theirs = self.samples(case, reference)
         ratios = [
             sample[key] / theirs[round_number][key]

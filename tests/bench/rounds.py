@@ -55,7 +55,12 @@ def _rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
 
 
 def _take_sample(workload: Workload, peer: Peer, case: AnyCase, conditions: Conditions) -> Sample:
-    with ServerProcess(peer.name, peer.command(conditions.placement.server)) as server:
+    certificate_file = None
+    if workload.needs_tls:
+        assert conditions.tls is not None, f"{workload.name} was chosen without TLS"
+        certificate_file = conditions.tls.certificate_file
+    command = peer.command(conditions.placement.server, certificate_file)
+    with ServerProcess(peer.name, command) as server:
         try:
             return workload.measure(server, case, conditions)
         except BenchError as error:

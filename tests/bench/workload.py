@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from tests.bench.peer import Peer
 from tests.bench.processors import Placement
 from tests.bench.server_process import ServerProcess
+from tests.bench.tls import Tls
 
 Sample = Mapping[str, float]
 
@@ -79,12 +80,16 @@ class Operations:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is the same for every sample of a run. Durations are in seconds."""
+    """What is the same for every sample of a run. Durations are in seconds.
+
+    `tls` is there if one of the run's workloads needs it.
+    """
 
     load_program: Path
     seconds: float
     warm_up: float
     placement: Placement
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,11 @@ class Column:
 class Workload:
     """What to measure, as data.
 
-    `headline` is the figure of which ratios to the peer `reference` are taken. `measure` takes
-    one sample of a server that is running and has served nothing yet, in one of the cases of
-    `grid`; its keys are those of `columns` and the headline's. It raises BenchError when it cannot.
-    `note` goes below the tables, for the reader who wonders what they show.
+    `headline` is the figure of which ratios to the peer `reference` are taken. `measure` takes one
+    sample of a server that is running and has served nothing yet, in one of the cases of `grid`; its
+    keys are those of `columns` and the headline's. It raises BenchError when it cannot. `note` goes
+    below the tables, for the reader who wonders what they show. With `needs_tls` the servers are
+    started with TLS.
     """
 
     name: str
@@ -120,3 +126,4 @@ class Workload:
     columns: tuple[Column, ...]
     measure: Callable[[ServerProcess, Any, Conditions], Sample]
     note: str = ""
+    needs_tls: bool = False

@@ -1,18 +1,25 @@
 """The inline echo with the framework's counting and without: what the metrics cost."""
 
-from tests.bench.echo import ECHO_COLUMNS, ECHO_HEADLINE, TAO_INLINE, measure_echo
+from tests.bench.echo import (
+    ECHO_COLUMNS,
+    ECHO_HEADLINE,
+    TAO_INLINE,
+    measure_echo,
+    peers_named,
+)
 from tests.bench.peer import Peer
 from tests.bench.workload import Grid, Workload
 
 UNCOUNTED = "tao-uncounted"
-INLINE = ("--handlers", "inline")
 
 WORKLOAD = Workload(
     name="metrics-cost",
     summary="inline echo: what counting costs",
     peers=(
-        Peer(TAO_INLINE, "tests.bench.peers.tao_server", INLINE, requires="tao"),
-        Peer(UNCOUNTED, "tests.bench.peers.tao_uncounted", INLINE, requires="tao"),
+        *peers_named(TAO_INLINE),
+        Peer(
+            UNCOUNTED, "tests.bench.peers.tao_uncounted", ("--handlers", "inline"), requires="tao"
+        ),
     ),
     grid=Grid(connections=(50,), in_flight=(1, 16), sizes=(64,)),
     reference=UNCOUNTED,

@@ -3,15 +3,17 @@
 from tests.bench.timers import TIMER_PEERS, TIMERS_REFERENCE, measure_timers
 from tests.bench.workload import Column, Operation, Operations, Workload
 
-RESIDENT = 100_000
+COUNT, RESIDENT = 20_000, 100_000
+
+ADD = Operation("add", COUNT, RESIDENT)
+CANCEL = Operation("cancel", COUNT, RESIDENT)
+RESTART = Operation("restart", COUNT, RESIDENT)
 
 WORKLOAD = Workload(
     name="timers",
     summary="time-outs: what one operation takes",
     peers=TIMER_PEERS,
-    grid=Operations(
-        tuple(Operation(name, 20_000, RESIDENT) for name in ("add", "cancel", "restart"))
-    ),
+    grid=Operations((ADD, CANCEL, RESTART)),
     reference=TIMERS_REFERENCE,
     headline=Column("ns_each", "ns each", less_is_better=True),
     columns=(

@@ -3,11 +3,13 @@
 from tests.bench.timers import TIMER_PEERS, TIMERS_REFERENCE, measure_timers
 from tests.bench.workload import Column, Operation, Operations, Workload
 
+EXPIRE = Operation("expire", 50_000)
+
 WORKLOAD = Workload(
     name="timers-lateness",
     summary="time-outs: how late they are",
     peers=TIMER_PEERS,
-    grid=Operations((Operation("expire", 50_000),)),
+    grid=Operations((EXPIRE,)),
     reference=TIMERS_REFERENCE,
     headline=Column("p99_ms", "p99 ms late", decimals=2, less_is_better=True),
     columns=(
