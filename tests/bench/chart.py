@@ -9,6 +9,7 @@ rounds as a whisker, the figure itself as text. A bar that would dwarf the other
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ DWARFS = 2.5
 # Of a bar that is cut, how far it goes past the longest of the others.
 CUT_SHARE = 1.12
 MOST_TICKS = 6
+TICK_LABEL = 14  # closer to another than this a label is left out
 STEPS = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 25.0, 50.0, 100.0)
 
 STYLE = """
@@ -247,11 +249,14 @@ class _Drawing:
         self._y += 8
         end = group.scale_end()
         bottom = self._y + ROW * len(group.rows)
+        labelled = -math.inf
         for tick in ticks(end):
             x = _x(tick, end)
             kind = "reference" if tick == 1.0 else "grid"
             self._line(kind, x, self._y, x, bottom)
-            self._text(f"{tick:g}", x, "muted", anchor="middle", y=bottom + 12)
+            if x - labelled >= TICK_LABEL:
+                self._text(f"{tick:g}", x, "muted", anchor="middle", y=bottom + 12)
+                labelled = x
         for row in group.rows:
             self._draw_row(chapter, row, end)
             self._y += ROW
@@ -315,9 +320,9 @@ def ticks(end: float) -> list[float]:
     step = next((step for step in STEPS if end / step <= MOST_TICKS), end / MOST_TICKS)
     count = int(end / step + 1e-9)
     regular = [step * index for index in range(count + 1)]
-    # One that comes too close to the reference's gives way to it.
-    apart = [tick for tick in regular if tick == 1.0 or abs(tick - 1.0) >= 0.5 * step]
-    return sorted({*apart, 1.0})
+    # One that comes too close to the reference's gives way to it; but an axis begins at 0.
+    apart = [tick for tick in regular if abs(tick - 1.0) >= 0.5 * step]
+    return sorted({0.0, *apart, 1.0})
 
 
 def _x(ratio: float, end: float) -> float:
