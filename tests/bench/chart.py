@@ -35,7 +35,7 @@ CAP = 3  # half the height of a whisker's ends
 CAPTION_LINE = 15
 
 # In characters, for want of the font's widths.
-CAPTION_WIDTH = 120
+CAPTION_WIDTH = 126
 LONGEST_NAME = 26
 
 # A bar this many times as long as the next is cut, or the others could not be told apart.
