@@ -23,5 +23,7 @@ Contents:
     chart.py            the chart, from that JSON
     targets.py          the ratios that ``--check`` holds
 
-Run with ``python -m tests.bench``. Linux only: the load generator uses epoll.
+Run with ``python -m tests.bench [WORKLOAD...]``; ``'*'`` runs all of them, ``--check`` judges the
+targets. Linux only: the load generator uses epoll. Peers come with the extra ``bench``; TLS needs
+OpenSSL's headers besides. What is missing is skipped, and said to be.
 """

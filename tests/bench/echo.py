@@ -16,6 +16,7 @@ ASYNCIO_EACH = "asyncio-each"
 ASYNCIO_JOINED = "asyncio-joined"
 ASYNCIO_BUFFERED = "asyncio-buffered"
 ASYNCIO_EXECUTOR = "asyncio-executor"
+ASYNCIO_EXECUTOR_ORDERED = "asyncio-executor-ordered"
 UVLOOP_EACH = "uvloop-each"
 UVLOOP_JOINED = "uvloop-joined"
 UVLOOP_EXECUTOR = "uvloop-executor"
@@ -62,7 +63,7 @@ ECHO_PEERS = (
 PEERS = (
     *ECHO_PEERS,
     _asyncio_peer(UVLOOP_EXECUTOR, "asyncio_executor", "uvloop"),
-    _asyncio_peer("asyncio-executor-ordered", "asyncio_executor", "asyncio", "--order", "handled"),
+    _asyncio_peer(ASYNCIO_EXECUTOR_ORDERED, "asyncio_executor", "asyncio", "--order", "handled"),
     _asyncio_peer("uvloop-executor-ordered", "asyncio_executor", "uvloop", "--order", "handled"),
     Peer("gevent", "tests.bench.peers.gevent_server", requires="gevent"),
     Peer("trio", "tests.bench.peers.trio_server", requires="trio"),

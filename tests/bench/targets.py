@@ -11,6 +11,7 @@ from tests.bench.broadcast import BARE_LOOP, TAO_LOOP, TAO_THREAD
 from tests.bench.echo import (
     ASYNCIO_EACH,
     ASYNCIO_EXECUTOR,
+    ASYNCIO_EXECUTOR_ORDERED,
     ASYNCIO_JOINED,
     TAO_INLINE,
     TAO_POOL,
@@ -76,6 +77,9 @@ TARGETS = (
     Target("echo", SIXTEEN, TAO_POOL, UVLOOP_EACH, 2.5),
     Target("echo", ONE, TAO_POOL, ASYNCIO_EXECUTOR, 6.0),
     Target("echo", SIXTEEN, TAO_POOL, ASYNCIO_EXECUTOR, 25.0),
+    # The same guarantee as the pool's: the messages of a connection handled one after the other.
+    Target("peers", ONE, TAO_POOL, ASYNCIO_EXECUTOR_ORDERED, 6.0),
+    Target("peers", SIXTEEN, TAO_POOL, ASYNCIO_EXECUTOR_ORDERED, 25.0),
     *(
         Target("echo-sizes", case, TAO_INLINE, uvloop, 1.0)
         for case in LARGE
