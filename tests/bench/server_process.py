@@ -1,4 +1,4 @@
-"""One running server: started, asked for its port and its processor time, and ended.
+"""One running server: started, asked for its port, its processor time and its own figures, and ended.
 
 Signals only the process it started, by its id. The server has a session of its own, so a Ctrl-C
 in the terminal reaches the benchmark alone, which then ends its servers in order.
@@ -23,7 +23,10 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ServerProcess:
-    """A context manager: the server listens on `port` inside the context and is gone after it."""
+    """A context manager: the server listens on `port` inside the context and is gone after it.
+
+    A program that measures itself, and serves nobody, has port 0.
+    """
 
     def __init__(self, name: str, command: list[str]) -> None:
         self._name = name
@@ -36,8 +39,9 @@ class ServerProcess:
         try:
             self._process = subprocess.Popen(
                 self._command,
+                bufsize=0,  # a request that nobody takes shall not be tried again by close()
                 cwd=ROOT,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 start_new_session=True,
@@ -63,6 +67,17 @@ class ServerProcess:
         # fields after it.
         after_name = stat.rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / CLOCK_TICKS
+
+    def ask(self, request: str, seconds: float) -> str:
+        """The line that it answers within `seconds` to this one. For servers that take requests."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.stdin.write(request.encode() + b"\n")
+        except BrokenPipeError:
+            raise BenchError("takes no request any more") from None
+        return self._read_line(process, "answer", seconds)
 
     def exact_cpu_seconds(self) -> float:
         """Processor time so far of the threads that there are, to a nanosecond.
@@ -107,22 +122,29 @@ class ServerProcess:
         return BenchError(self._describe(f"{'died: ' if died else ''}{error}"))
 
     def _read_port(self, process: subprocess.Popen[bytes]) -> int:
-        assert process.stdout is not None
-        descriptor = process.stdout.fileno()
-        deadline = time.monotonic() + START_SECONDS
-        line = b""
-        while not line.endswith(b"\n"):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
-                raise BenchError(self._describe(f"printed no port within {START_SECONDS:g} s"))
-            byte = os.read(descriptor, 1)
-            if not byte:
-                raise BenchError(self._describe("ended before it printed a port"))
-            line += byte
+        try:
+            line = self._read_line(process, "port", START_SECONDS)
+        except BenchError as error:
+            raise BenchError(self._describe(str(error))) from None
         try:
             return int(line)
         except ValueError:
             raise BenchError(self._describe(f"printed {line!r} in place of a port")) from None
+
+    def _read_line(self, process: subprocess.Popen[bytes], what: str, seconds: float) -> str:
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        line = b""
+        while not line.endswith(b"\n"):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
+                raise BenchError(f"printed no {what} within {seconds:g} s")
+            byte = os.read(descriptor, 1)
+            if not byte:
+                raise BenchError(f"ended before it printed its {what}")
+            line += byte
+        return line.decode().rstrip()
 
     def _describe(self, what: str) -> str:
         # pread, not seek: the server writes at the same file offset.
@@ -142,6 +164,7 @@ class ServerProcess:
             finally:  # a second Ctrl-C must not leave the server behind either
                 process.kill()
                 process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
         self._stderr.close()

@@ -7,6 +7,7 @@ target whose case or peers were not measured counts as missed: silence is not su
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tests.bench.broadcast import BARE_LOOP, TAO_LOOP, TAO_THREAD
 from tests.bench.echo import (
     ASYNCIO_EACH,
     ASYNCIO_EXECUTOR,
@@ -18,7 +19,10 @@ from tests.bench.echo import (
     UVLOOP_JOINED,
 )
 from tests.bench.results import Results
-from tests.bench.workload import Case
+from tests.bench.timers import TAO_TIMERS, TIMERS_REFERENCE
+from tests.bench.workload import AnyCase, Case
+from tests.bench.workloads.timers import ADD, CANCEL, RESTART
+from tests.bench.workloads.timers_lateness import EXPIRE
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Target:
     """
 
     workload: str
-    case: Case
+    case: AnyCase
     peer: str
     reference: str | None
     minimum: float | None = None
@@ -62,6 +66,7 @@ SIXTEEN = Case(connections=50, in_flight=16, size=64)
 THOUSAND = Case(connections=1000, in_flight=1, size=64)
 SLEEPERS = Case(connections=200, in_flight=1, size=64)
 IDLERS = Case(connections=10_000, in_flight=1, size=64)
+CROWDS = tuple(Case(connections=1000, in_flight=1, size=size) for size in (64, 1024))
 LARGE = tuple(Case(connections=50, in_flight=number, size=65_536) for number in (1, 16))
 
 TARGETS = (
@@ -92,6 +97,15 @@ TARGETS = (
     Target("memory", IDLERS, TAO_POOL, ASYNCIO_EACH, maximum=0.7),
     Target("idle", IDLERS, TAO_POOL, None, maximum=0.0, figure="wake_ups"),
     Target("idle", IDLERS, TAO_POOL, None, maximum=0.0, figure="cpu_ms"),
+    Target("timers", ADD, TAO_TIMERS, TIMERS_REFERENCE, maximum=0.6),
+    Target("timers", CANCEL, TAO_TIMERS, TIMERS_REFERENCE, maximum=1.0),
+    Target("timers", RESTART, TAO_TIMERS, TIMERS_REFERENCE, maximum=0.6),
+    Target("timers-lateness", EXPIRE, TAO_TIMERS, TIMERS_REFERENCE, maximum=1.0),
+    *(
+        Target("broadcast", case, peer, BARE_LOOP, maximum=1.2)
+        for case in CROWDS
+        for peer in (TAO_LOOP, TAO_THREAD)
+    ),
 )
 
 

@@ -27,7 +27,7 @@ WORKING = {
     (peer.module, peer.options): peer
     for workload in find_workloads().values()
     for peer in workload.peers
-    if peer not in PEERS
+    if "--work" in peer.options
 }
 """The peers with handlers that do something, as the workloads have them."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from tests.bench.peer import Peer
 from tests.bench.processors import Placement
@@ -29,6 +30,31 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """A case without connections: `name` is done to `count` of something.
+
+    `resident` others of the kind are there all the while.
+    """
+
+    name: str
+    count: int
+    resident: int = 0
+
+    def __str__(self) -> str:
+        beside = f" beside {self.resident:,} others" if self.resident else ""
+        return f"{self.name} {self.count:,}{beside}"
+
+
+AnyCase: TypeAlias = Case | Operation
+
+
+class Cases(Protocol):
+    """What a workload goes through."""
+
+    def cases(self) -> tuple[AnyCase, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """Every combination of these is a case."""
 
@@ -40,6 +66,16 @@ class Grid:
         return tuple(
             Case(*point) for point in product(self.connections, self.in_flight, self.sizes)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """These, one after the other."""
+
+    operations: tuple[Operation, ...]
+
+    def cases(self) -> tuple[Operation, ...]:
+        return self.operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +94,16 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How one figure of a sample is shown. Past `suspicious_above` a cell is marked."""
+    """How one figure of a sample is shown. Past `suspicious_above` a cell is marked.
+
+    `less_is_better` matters where ratios are taken of the figure: a cost is good below one.
+    """
 
     key: str
     title: str
     decimals: int = 0
     suspicious_above: float | None = None
+    less_is_better: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +111,19 @@ class Workload:
     """What to measure, as data.
 
     `headline` is the figure of which ratios to the peer `reference` are taken. `measure` takes one
-    sample of a server that is running and has served nothing yet; its keys are those of `columns`,
-    the headline among them. It raises BenchError when it cannot. `note` goes below the tables, for
-    the reader who wonders what they show. With `needs_tls` the servers are started with TLS.
+    sample of a server that is running and has served nothing yet, in one of the cases of `grid`; its
+    keys are those of `columns` and the headline's. It raises BenchError when it cannot. `note` goes
+    below the tables, for the reader who wonders what they show. With `needs_tls` the servers are
+    started with TLS.
     """
 
     name: str
     summary: str
     peers: tuple[Peer, ...]
-    grid: Grid
+    grid: Cases
     reference: str
     headline: Column
     columns: tuple[Column, ...]
-    measure: Callable[[ServerProcess, Case, Conditions], Sample]
+    measure: Callable[[ServerProcess, Any, Conditions], Sample]
     note: str = ""
     needs_tls: bool = False

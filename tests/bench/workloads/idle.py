@@ -42,7 +42,7 @@ WORKLOAD = Workload(
     peers=peers_named(TAO_POOL, TAO_INLINE, ASYNCIO_EACH, UVLOOP_EACH, BARE_EPOLL),
     grid=Grid(connections=(10_000,), in_flight=(1,), sizes=(64,)),
     reference=ASYNCIO_EACH,
-    headline=Column("wake_ups", "wake-ups"),
+    headline=Column("wake_ups", "wake-ups", less_is_better=True),
     columns=(
         Column("cpu_ms", "cpu ms", decimals=3),
         Column("seconds", "in seconds", decimals=1),

@@ -43,7 +43,7 @@ WORKLOAD = Workload(
     ),
     grid=Grid(connections=(10_000,), in_flight=(1,), sizes=(64,)),
     reference=ASYNCIO_EACH,
-    headline=Column("bytes_per_connection", "bytes/connection"),
+    headline=Column("bytes_per_connection", "bytes/connection", less_is_better=True),
     columns=(
         Column("connections", "connections"),
         Column("before_mib", "MiB before", decimals=1),

@@ -85,7 +85,7 @@ WORKLOAD = Workload(
     ),
     grid=Grid(connections=(50,), in_flight=(1,), sizes=(SIZE,)),
     reference=ASYNCIO_EXECUTOR,
-    headline=Column("p99_beside_to_alone", "p99 beside/alone", decimals=2),
+    headline=Column("p99_beside_to_alone", "p99 beside/alone", decimals=2, less_is_better=True),
     columns=(
         Column("p99_alone_us", "p99 us alone"),
         Column("slow_replies", "slow replies"),
