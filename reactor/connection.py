@@ -255,9 +255,10 @@ class Connection:
         caller sees to it that `flush` is called: for who writes to many.
         """
         size = len(data)
-        options = self._options
+        options, lock = self._options, self._lock
         limit = options.output_limit
-        with self._lock:
+        lock.acquire()  # as in `end`
+        try:
             if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
             if len(self.own) > self._own_taken:
@@ -274,6 +275,8 @@ class Connection:
                 self._flush_posted = True
             else:
                 posted = True
+        finally:
+            lock.release()
         if not posted and post:
             self._reactor.post(self.flush)
             self._notify()
@@ -565,16 +568,19 @@ class Connection:
         there it can still be dropped. As long as the kernel takes nothing, `_flush_posted` stays set:
         writers need not post, for this is called when the socket takes bytes again.
         """
-        queue = self._queue
+        queue, lock = self._queue, self._lock
         more = True
         while self._machine.state in _SENDING:
             if queue.size and not self._send_queue():
                 break
             if not more:
                 break  # what is written from here on is posted anew
-            with self._lock:
+            lock.acquire()  # as in `end`
+            try:
                 frames = self._take_outbox()
                 more = self._flush_posted
+            finally:
+                lock.release()
             if not frames:
                 break
             data = frames[0] if len(frames) == 1 else b"".join(frames)

@@ -534,13 +534,18 @@ class Server:
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        return self._deliver([session.conn for session in self._snapshot()], message, when_full)
+        return self._deliver(self._snapshot(), message, when_full)
 
     def _snapshot(self) -> list[Session[ServerConn]]:
         return list(self._sessions.values())
 
-    def _deliver(
+    def _deliver_to(
         self, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
+    ) -> BroadcastReport:
+        return self._deliver([conn._session for conn in conns], message, when_full)
+
+    def _deliver(
+        self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
     ) -> BroadcastReport:
         if when_full not in ("refuse", "drop_oldest", "close"):
             raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
@@ -553,8 +558,7 @@ class Server:
         refused = closed = sent = 0
         flushes: list[Callable[[], None]] = []
         try:
-            for conn in conns:
-                session = conn._session
+            for session in sessions:
                 connection = session.connection
                 own = frame
                 if session.codec is codec:
@@ -565,7 +569,9 @@ class Server:
                     try:
                         own = session.codec.encode(message)
                     except Exception as error:
-                        logger.warning("%s: its codec cannot encode a broadcast: %s", conn, error)
+                        logger.warning(
+                            "%s: its codec cannot encode a broadcast: %s", session.conn, error
+                        )
                         refused += 1
                         continue
                 if session.handler_thread == thread:
@@ -596,7 +602,7 @@ class Server:
         group = self._groups.get(name)
         if group is None:
             # Of two threads that ask at once, both get the one that was put in first.
-            group = self._groups.setdefault(name, Group(name, self._deliver))
+            group = self._groups.setdefault(name, Group(name, self._deliver_to))
         return group
 
     def metrics(self) -> MetricsSnapshot:

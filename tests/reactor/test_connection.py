@@ -309,16 +309,25 @@ def test_after_one_that_is_larger_than_a_send_the_next_is_sent_too(make: Make) -
     assert end.received.endswith(b"next")
 
 
-def test_it_is_idle_when_nothing_waits_to_be_sent(make: Make) -> None:
+def test_it_sends_at_once_only_what_overtakes_nothing(make: Make) -> None:
     end = make(buffer_size=4_096)
-    idle = [end.connection.idle]
+    sent = [end.connection.send_at_once(b"a")]
     size = end.fill()
-    idle.append(end.connection.idle)
-    end.until_received(size)
-    idle.append(end.connection.idle)
+    sent.append(end.connection.send_at_once(b"b"))
+    end.until_received(size + 1)
+    sent.append(end.connection.send_at_once(b"c"))
+    end.until_received(size + 2)
+    end.write(b"d")  # not flushed yet
+    sent.append(end.connection.send_at_once(b"e"))
+    end.until_received(size + 3)
+    end.connection.own.append(b"f")  # by a handler in hand
+    sent.append(end.connection.send_at_once(b"g"))
+    end.connection.end()
+    end.until_received(size + 4)
     end.connection.close()
-    idle.append(end.connection.idle)
-    assert idle == [True, False, True, False]
+    sent.append(end.connection.send_at_once(b"h"))
+    assert sent == [True, False, True, False, False, False]
+    assert end.received[:1] + end.received[-3:] == b"acdf"
 
 
 def test_nothing_is_waited_for_when_all_is_sent(make: Make) -> None:
