@@ -497,7 +497,7 @@ class Connection:
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
-        if self._tls is None and frames and not self.outbox_size:
+        if frames and not (self.outbox_size or self._queue.size):
             self.send(b"".join(frames))
         elif frames:
             with self._lock:
@@ -511,17 +511,18 @@ class Connection:
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
         """
-        if (
-            self.outbox_size
-            or self._queue.size
-            or self._tls is not None
-            or self._machine.state not in _SENDING
-        ):
+        if self.outbox_size or self._queue.size or self._machine.state not in _SENDING:
             with self._lock:
                 self._outbox.append(data)
                 self.outbox_size += len(data)
             self.flush()
             return
+        if self._tls is not None:
+            try:
+                data = self._tls.encrypt(data)
+            except ssl.SSLError as error:
+                self.fail(error)
+                return
         # The usual case; without a queue in between it costs a quarter less.
         if not self._transmit(data):
             self._after_send()
