@@ -145,7 +145,12 @@ def test_every_verb_from_other_threads_while_the_server_stops() -> None:
         for _ in range(THREADS):
             stack.enter_context(Peer(address))
         conns = opened.wait(THREADS)
-        stopper = threading.Thread(target=lambda: (server.stop(), stopped.set()))
+
+        def stop() -> None:
+            server.stop()
+            stopped.set()
+
+        stopper = threading.Thread(target=stop)
 
         def call_all(index: int) -> None:
             if index == 0:

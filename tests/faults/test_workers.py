@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -102,7 +103,7 @@ def test_a_handler_that_raises_a_base_exception_costs_its_connection_and_no_work
         check_alive(other)
 
 
-def _raising(kind: type[BaseException]) -> object:
+def _raising(kind: type[BaseException]) -> Callable[[Context[bytes], WriteCloser], None]:
     def handle(_context: Context[bytes], _conn: WriteCloser) -> None:
         raise kind("on purpose")
 
