@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,10 +12,17 @@ import pytest
 
 from reactor import ForkError, Reactor
 from tao import ClientConn, CloseCause, Context, MessageRegistry, Server, ServerConn, WriteCloser
-from tests.faults.support import INLINE, POOLED, Watched, check_alive
-from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, wait_until
+from tests.faults.support import (
+    INLINE,
+    POOLED,
+    Watched,
+    check_alive,
+    in_child,
+    needs_fork,
+    sleeping_server,
+)
+from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 needs_signals = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="a system without signals of that kind"
 )
@@ -195,54 +199,12 @@ def test_signals_to_the_loop_and_to_the_workers() -> None:
 # -- fork ----------------------------------------------------------------------------------------
 
 
-def in_child(function: Callable[[], object]) -> int:
-    """Fork, call it in the child, and return the child's exit code: 0 if nothing was raised."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        # From 3.12 on: other threads run here; the child does nothing with theirs but refuse.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(int(DEADLINE))  # one that hangs is ended
-            function()
-            code = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def _sleeping_server(watched: Watched, peer: Peer) -> ServerConn:
-    """Its one connection, when the loop has nothing left to do."""
-    check_alive(peer)
-    reactor = watched.server._reactor
-    assert reactor is not None
-    passes = -1
-
-    def settled() -> bool:
-        nonlocal passes
-        before, passes = passes, reactor.statistics().passes
-        time.sleep(0.1)  # longer than a worker waits before it gives its thread back
-        return passes == before == reactor.statistics().passes
-
-    assert wait_until(settled)
-    [conn] = watched.server.connections()
-    return conn
-
-
 @needs_fork
 def test_a_child_that_ends_takes_nothing_of_the_server_with_it() -> None:
     """All its descriptors are copies, and are closed at its end; the parent serves on."""
     watched = Watched()
     with watched.server.running(LOCAL) as address, Peer(address) as peer:
-        _sleeping_server(watched, peer)
+        sleeping_server(watched, peer)
         assert in_child(lambda: None) == 0
         check_alive(peer)
         with Peer(address) as newcomer:
@@ -264,7 +226,7 @@ def test_a_child_that_uses_the_parents_server_is_refused() -> None:
     """And the parent's loop does not notice: not a pass, not a wake-up."""
     watched = Watched()
     with watched.server.running(LOCAL) as address, Peer(address) as peer:
-        conn = _sleeping_server(watched, peer)
+        conn = sleeping_server(watched, peer)
         before = watched.server.metrics()
 
         def use() -> None:
@@ -285,7 +247,7 @@ def test_a_child_that_uses_the_parents_server_is_refused() -> None:
 def test_a_child_can_serve_on_a_server_of_its_own() -> None:
     watched = Watched()
     with watched.server.running(LOCAL) as address, Peer(address) as peer:
-        _sleeping_server(watched, peer)
+        sleeping_server(watched, peer)
 
         def serve() -> None:
             own = Watched()

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tao import Backoff, ClientConn, CloseCause, ConnectionClosedError, Server
-from tests.faults.support import INLINE, POOLED, Watched, check_alive
+from tao import Backoff, ClientConn, CloseCause, ConnectionClosedError
+from tests.faults.support import INLINE, POOLED, Watched, check_alive, serving
 from tests.support import (
     DEADLINE,
     LOCAL,
@@ -138,18 +138,6 @@ def test_stop_during_a_storm_of_connects() -> None:
 
 
 # -- what accept says ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(server: Server) -> Iterator[None]:
-    """Run a server that listens already while the block lasts."""
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.stop()
-        thread.join()
 
 
 def test_peers_that_reset_before_they_were_accepted() -> None:
