@@ -151,6 +151,7 @@ class Session(Generic[C]):
         "_reported",
         "_room",
         "_took",
+        "_undecoded",
         "_unhandled",
         "_written",
         "conn",
@@ -221,6 +222,7 @@ class Session(Generic[C]):
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
+        self._undecoded = 0  # likewise: bytes after which the stream could not be understood
         self._keeper: HeartbeatKeeper | None = None
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
@@ -582,9 +584,14 @@ class Session(Generic[C]):
     def _fail_stream(self, error: Exception, data: bytes) -> None:
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
-        self._inbox.append((_owed, False, partial(self._report, error, True), b"", 0, 0))
-        self._input.put(data)  # for another codec; or to be counted, if there is none
+        report = partial(self._report_broken, error, len(data))
+        self._inbox.append((_owed, False, report, data, 0, len(data)))
         self._connection.pause_reading(Pause.PROTOCOL)
+
+    def _report_broken(self, error: Exception, size: int) -> None:
+        """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
+        self._undecoded = size
+        self._report(error, True)
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
@@ -689,7 +696,9 @@ class Session(Generic[C]):
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
-        reason = replace(reason, unhandled=self._unhandled, undecoded=self._input.size)
+        reason = replace(
+            reason, unhandled=self._unhandled, undecoded=self._input.size + self._undecoded
+        )
         self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
             self._on_gone(reason)
