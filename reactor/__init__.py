@@ -22,9 +22,10 @@ from reactor.errors import (
 )
 from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
+from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.tls import TlsStream, TlsTruncationError
-from reactor.waker import Waker
+from reactor.waker import Lock, Waker
 from reactor.workers import Job, WorkerPool
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "ForkError",
     "IllegalTransitionError",
     "Job",
+    "Lock",
+    "OperatingSystem",
     "Pause",
     "Reactor",
     "ReactorClosedError",
@@ -54,6 +57,7 @@ __all__ = [
     "SendQueue",
     "StateMachine",
     "Statistics",
+    "System",
     "SystemClock",
     "Timeout",
     "TimingWheel",

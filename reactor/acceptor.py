@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reactor.loop import READ, Channel, Reactor
+from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout
 
 __all__ = ["Acceptor", "listen"]
@@ -54,20 +55,24 @@ _GONE = frozenset(
 )
 
 
-def listen(address: tuple[str, int] | str, *, backlog: int = 1024) -> socket.socket:
+def listen(
+    address: tuple[str, int] | str, *, backlog: int = 1024, system: System | None = None
+) -> socket.socket:
     """A non-blocking listening socket: TCP for `(host, port)`, a Unix socket for a path.
 
     Port 0 lets the system choose. An empty host is every address of this machine, IPv6 and IPv4 both
     where the system can. Raises OSError, with the address in its text, when it cannot be had.
     """
+    if system is None:
+        system = OperatingSystem()
     try:
         if isinstance(address, str):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = system.open_socket(socket.AF_UNIX)
             target: Any = address
             family = socket.AF_UNIX
         else:
             family, target = _resolve(address)
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = system.open_socket(family)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}") from error
     try:
@@ -127,7 +132,8 @@ class Acceptor:
         self._on_accept = on_accept
         self._paused = False  # somebody has asked for it
         self._retry: Timeout | None = None  # the system has run out of something
-        self._spare: int | None = _open_spare()
+        self._system = reactor.system
+        self._spare: int | None = self._system.open_spare()
         self._channel: Channel | None = reactor.register(sock, READ, self._handle_ready)
         self.address: Any = sock.getsockname()
         """Where it listens, as the socket gives it."""
@@ -159,21 +165,21 @@ class Acceptor:
     def _handle_exhausted(self, error: OSError) -> None:
         logger.warning("cannot accept, and will try again in %g s: %s", RETRY_DELAY, error)
         if self._spare is not None:
-            os.close(self._spare)
+            self._system.close_spare(self._spare)
             self._spare = None
             try:
                 self._socket.accept()[0].close()
                 self.refused += 1
             except OSError:
                 pass  # another thread was faster, or the client has given up
-            self._spare = _open_spare()
+            self._spare = self._system.open_spare()
         self._retry = self._reactor.call_later(RETRY_DELAY, self._try_again)
         self._update_interest()
 
     def _try_again(self) -> None:
         self._retry = None
         if self._spare is None:
-            self._spare = _open_spare()
+            self._spare = self._system.open_spare()
         self._update_interest()
 
     def pause(self) -> None:
@@ -200,7 +206,7 @@ class Acceptor:
         if self._retry is not None:
             self._retry.cancel()
         if self._spare is not None:
-            os.close(self._spare)
+            self._system.close_spare(self._spare)
             self._spare = None
         path = self.address if self._socket.family == socket.AF_UNIX else None
         self._socket.close()
@@ -215,10 +221,3 @@ class Acceptor:
         if self._channel is None:
             return "<Acceptor closed>"
         return f"<Acceptor on {self.address!r}>"
-
-
-def _open_spare() -> int | None:
-    try:
-        return os.open(os.devnull, os.O_RDONLY)
-    except OSError:
-        return None

@@ -17,7 +17,6 @@ import logging
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -190,7 +189,7 @@ class Connection:
         self._options = options
         self._take_size = min(TAKE_SIZE, options.output_limit // 4)
         self._notify = reactor.wake if notify is None else notify
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
         # was a moment ago.
         self._machine = StateMachine(ConnectionState.CONNECTING)
@@ -473,14 +472,16 @@ class Connection:
         They only append, and who takes something only moves the mark of what is taken, under the lock:
         the loop here, a writer on another thread in `write`.
         """
+        if self._channel is None:
+            return  # it is over: `end` will say that they came too late
         with self._lock:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
         self.send_all(frames)
 
-    def end(self) -> None:
-        """As `collect`, when they have written their last."""
+    def end(self) -> int:
+        """As `collect`, when they have written their last. How many bytes came too late: it is over."""
         lock = self._lock
         lock.acquire()  # `with` costs twice as much, and this is run for every batch
         try:
@@ -490,10 +491,13 @@ class Connection:
                 self._own_taken = self.own_size = 0
         finally:
             lock.release()
+        if self._channel is None:
+            return sum(map(len, frames))
         if len(frames) == 1:
             self.send(frames[0])
         else:
             self.send_all(frames)
+        return 0
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""

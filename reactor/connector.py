@@ -9,18 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from reactor.errors import ReactorError
 from reactor.loop import WRITE, Channel, Reactor
+from reactor.system import AddressInfo
 from reactor.timing_wheel import Timeout
 
-__all__ = ["AddressInfo", "Connector"]
-
-AddressInfo: TypeAlias = tuple[socket.AddressFamily, Any]
-"""A family, and an address as `connect` takes it."""
+__all__ = ["Connector"]
 
 _UNIX = getattr(socket, "AF_UNIX", None)
 
@@ -80,14 +76,13 @@ class Connector:
             reactor.call_soon(self._try_next)
         else:
             # A daemon: a resolver that hangs for a minute must not hold up the end of the program.
-            threading.Thread(target=self._resolve, name="tao-resolver", daemon=True).start()
+            reactor.system.thread(self._resolve, name="tao-resolver", daemon=True).start()
 
     def _resolve(self) -> None:
         """On the resolver's thread: touches nothing but its own names and the loop's queue."""
         assert not isinstance(self._address, str)
         try:
-            found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
-            outcome: list[AddressInfo] | OSError = [(info[0], info[4]) for info in found]
+            outcome: list[AddressInfo] | OSError = self._reactor.system.addresses(*self._address)
         except OSError as error:
             outcome = error
         except UnicodeError as error:  # a label of the name is empty or too long
@@ -112,7 +107,7 @@ class Connector:
                 return
             family, target = self._candidates.pop(0)
             try:
-                self._socket = socket.socket(family, socket.SOCK_STREAM)
+                self._socket = self._reactor.system.open_socket(family)
                 self._socket.setblocking(False)
                 code = self._socket.connect_ex(target)
             except (OSError, OverflowError) as error:

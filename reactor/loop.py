@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVarTuple, Unpack
 
-from reactor.clock import Clock, SystemClock
+from reactor.clock import Clock
 from reactor.errors import ForkError, ReactorClosedError, ReentrancyError, WrongThreadError
-from reactor.poller import READ, WRITE, Poller, SelectorPoller, default_poller
+from reactor.poller import READ, WRITE, Poller, SelectorPoller
+from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
-from reactor.waker import Waker
 
 __all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
 
@@ -121,14 +121,23 @@ class Reactor:
     """A single-threaded event loop over a selector.
 
     `selector` is one of the `selectors` module's (the system's best by default), which the reactor
-    closes; `clock` tells the time.
+    closes; `clock` tells the time; `system` is where everything else comes from, and those two too if
+    they are not given.
     """
 
     def __init__(
-        self, *, selector: selectors.BaseSelector | None = None, clock: Clock | None = None
+        self,
+        *,
+        selector: selectors.BaseSelector | None = None,
+        clock: Clock | None = None,
+        system: System | None = None,
     ) -> None:
-        self._poller: Poller = default_poller() if selector is None else SelectorPoller(selector)
-        self._clock: Clock = SystemClock() if clock is None else clock
+        self.system: System = OperatingSystem() if system is None else system
+        """What it runs on; for who needs a socket, a lock or a thread on the same. Any thread."""
+        self._poller: Poller = (
+            self.system.open_poller() if selector is None else SelectorPoller(selector)
+        )
+        self._clock: Clock = self.system.clock if clock is None else clock
         self._monotonic = self._clock.monotonic
         self._origin = self._monotonic()
         self._wheel = TimingWheel()
@@ -139,7 +148,7 @@ class Reactor:
         # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
         # which deque documents as safe between threads.
         self._posted: deque[Callable[[], object]] = deque()
-        self._waker = Waker()
+        self._waker = self.system.open_waker()
         self._waker_fd = self._waker.fileno()
         self._poller.register(self._waker_fd, READ)
         # Written by any thread, read by the loop after it has armed the waker: see `stop`.

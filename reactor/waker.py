@@ -1,5 +1,7 @@
 """The wake-up pipe: how another thread ends the loop's sleep.
 
+Contents: Lock, Pipe (what it needs of the two), Waker.
+
 Owns a pipe, or a socket pair where the system cannot select on pipes (Windows). It carries no data:
 what is to be done stands in the loop's queue, the byte only says "look". Nothing here blocks, so
 `wake` may be called from any thread and from a signal handler.
@@ -13,8 +15,38 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
 
-__all__ = ["Waker"]
+__all__ = ["Lock", "Pipe", "Waker"]
+
+
+class Lock(Protocol):
+    """What is asked of a lock; `threading.Lock` is one."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class Pipe(Protocol):
+    """What is asked of a pipe that is not the system's. Nothing blocks: it raises BlockingIOError."""
+
+    def fileno(self) -> int:
+        """The end that turns readable."""
+        ...
+
+    def send(self, data: bytes, /) -> object: ...
+    def receive(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class Waker:
@@ -31,14 +63,17 @@ class Waker:
 
     __slots__ = ("__weakref__", "_armed", "_close", "_fd", "_receive", "_send", "wakeups")
 
-    def __init__(self) -> None:
-        self._armed = threading.Lock()
+    def __init__(self, pipe: Pipe | None = None, lock: Lock | None = None) -> None:
+        self._armed: Lock = threading.Lock() if lock is None else lock
         self._armed.acquire()  # a new waker belongs to a loop that is awake
         self.wakeups = 0
         """Bytes read so far: how often a sleep was ended. Written by the loop's thread."""
         self._send: Callable[[bytes], object]
         self._receive: Callable[[int], bytes]
-        if sys.platform == "win32":
+        if pipe is not None:
+            self._fd, close = pipe.fileno(), pipe.close
+            self._send, self._receive = pipe.send, pipe.receive
+        elif sys.platform == "win32":
             self._fd, close = self._open_socket_pair()
         else:
             self._fd, close = self._open_pipe()

@@ -131,7 +131,7 @@ class WorkerPool:
         # Appended to by the loop's thread, taken from by the drains. deque's append and popleft are
         # safe between threads by its documentation, and a popleft gives each job to one drain only.
         self._ready: deque[Job] = deque()
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         self._drains = 0  # under the lock: submitted and not ended
         self._parked = (
             False  # under the lock: one of them waits in `_park`, and nobody has called it

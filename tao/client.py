@@ -10,7 +10,6 @@ import itertools
 import logging
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -149,7 +148,7 @@ class ClientConn(Conn["ClientConn"]):
         )
         # Guards what follows and the change of `_session` from one connection to the next; tells who
         # waits that one of them, or the state, has changed.
-        self._settled = threading.Condition()
+        self._settled = self._reactor.system.condition()
         self._closing = False  # the user's close: there will be no other connection
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._offline: list[bytes] = []
@@ -203,7 +202,7 @@ class ClientConn(Conn["ClientConn"]):
         self._reactor.call_soon_threadsafe(self._connect)
         if self._given_reactor is None:
             # A daemon: a client that nobody closes must not keep the program from ending.
-            threading.Thread(target=self._run, name="tao-client", daemon=True).start()
+            self._reactor.system.thread(self._run, name="tao-client", daemon=True).start()
 
     def _run(self) -> None:
         try:
@@ -267,7 +266,7 @@ class ClientConn(Conn["ClientConn"]):
             opened_at, self._opened_at = self._opened_at, None
             if opened_at is not None and self._reactor.time() - opened_at >= backoff.stable:
                 self._attempts = 0
-            delay = backoff.delay(self._attempts)
+            delay = backoff.delay(self._attempts, self._reactor.system.uniform)
             self._attempts += 1
             extra = {"net_id": self.net_id, "peer": self.name}
             logger.info("%s: trying again in %.3g s", self, delay, extra=extra)

@@ -82,7 +82,7 @@ class HeartbeatKeeper:
 
     def _send(self) -> None:
         try:
-            self._write(HeartBeatMessage())
+            self._write(HeartBeatMessage(int(self._reactor.clock.unix() * 1e9)))
         except TaoError:
             pass  # so much waits to be sent that no heartbeat is missed; or it has just been closed
         except Exception as error:

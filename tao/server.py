@@ -32,7 +32,9 @@ from reactor import (
     CloseReason,
     ConnectionOptions,
     ConnectionState,
+    OperatingSystem,
     Reactor,
+    System,
     Timeout,
     TlsStream,
     WorkerPool,
@@ -140,6 +142,8 @@ class Server:
             _check_count("max_connections_per_address", max_connections_per_address, "connections")
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
+        system: System = OperatingSystem() if reactor is None else reactor.system
+        self._system = system
         self._registry = registry
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
@@ -158,7 +162,7 @@ class Server:
         self._metrics = Metrics()  # the loop's thread
         # Held while a connection's traffic moves from itself to the sum of those that are gone, and while
         # both are added up: no counter ever goes back.
-        self._counting = threading.Lock()
+        self._counting = system.lock()
         self._made_at = time.monotonic()
         self._context = contextvars.copy_context()  # what every connection's handlers begin with
         self._groups: dict[str, Group[ServerConn]] = {}  # any thread; put in once, never taken out
@@ -175,15 +179,15 @@ class Server:
         self._stopping = False  # the loop's thread
         # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
         # entrant, because a signal handler may call `stop` on top of either.
-        self._lock = threading.RLock()
+        self._lock = system.reentrant_lock()
         self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
         self._serving_thread = 0  # the number of the thread inside `serve_forever`, which writes it
         self._grace: Timeout | None = None  # the loop's thread
         self._grace_ends = math.inf  # likewise; monotonic seconds
         self._drained = self._aborted = self._left_behind = 0  # the loop's thread
         self._stop_asked = False  # any thread; only ever set
-        self._stopped = threading.Event()  # set by the loop's thread, when all connections are gone
-        self._finished = threading.Event()  # set when threads and descriptors are released as well
+        self._stopped = system.event()  # set by the loop's thread, when all connections are gone
+        self._finished = system.event()  # set when threads and descriptors are released as well
 
     # -- listening and serving -------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ class Server:
         sock = (
             address
             if isinstance(address, socket.socket)
-            else listen(address, backlog=self._backlog)
+            else listen(address, backlog=self._backlog, system=self._system)
         )
         sock.setblocking(False)
         bound = sock.getsockname()
@@ -239,7 +243,7 @@ class Server:
             serving = self._serving and not reactor.in_loop_thread()
             if not serving and not reactor.in_other_thread():
                 return function()
-        done = threading.Event()
+        done = self._system.event()
         outcome: list[T] = []
         errors: list[BaseException] = []
 
@@ -309,7 +313,7 @@ class Server:
         Gives the address that was bound.
         """
         bound = self.listen(address)
-        thread = threading.Thread(target=self.serve_forever, name="tao-server")
+        thread = self._system.thread(self.serve_forever, name="tao-server")
         thread.start()
         try:
             yield bound
@@ -395,7 +399,7 @@ class Server:
             if self._given_reactor is None:
                 self._reactor.stop()
             else:
-                threading.Thread(target=self._release, name="tao-release").start()
+                self._system.thread(self._release, name="tao-release").start()
 
     def _release(self) -> None:
         """Give up what is ours. The thread that ran the loop, when it has ended; or one for it."""

@@ -19,7 +19,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -149,6 +149,7 @@ class Session(Generic[C]):
         "_reported",
         "_room",
         "_took",
+        "_undecoded",
         "_unhandled",
         "_written",
         "codec",
@@ -208,7 +209,7 @@ class Session(Generic[C]):
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
-        self._lock = threading.Lock()
+        self._lock = reactor.system.lock()
         self.timers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
@@ -227,6 +228,7 @@ class Session(Generic[C]):
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
+        self._undecoded = 0  # likewise: bytes after which the stream could not be understood
         self._keeper: HeartbeatKeeper | None = None
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
@@ -391,8 +393,11 @@ class Session(Generic[C]):
         """The batch has been handled. The loop's thread."""
         connection = self.connection
         if connection.own:
-            connection.end()
+            late = connection.end()
             self._written = 0
+            if late and self._closed_with is not None:
+                reason = self._closed_with
+                self._closed_with = replace(reason, unsent=reason.unsent + late)
         batch, self._batch = self._batch, None
         assert batch is not None
         left = self._left
@@ -589,8 +594,14 @@ class Session(Generic[C]):
     def _fail_stream(self, error: Exception, data: bytes) -> None:
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
-        self._inbox.append((_owed, False, partial(self._report, error, True), data, 0, len(data)))
+        report = partial(self._report_broken, error, len(data))
+        self._inbox.append((_owed, False, report, data, 0, len(data)))
         self.connection.pause_reading(Pause.PROTOCOL)
+
+    def _report_broken(self, error: Exception, size: int) -> None:
+        """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
+        self._undecoded = size
+        self._report(error, True)
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
@@ -685,7 +696,9 @@ class Session(Generic[C]):
             self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
         self._end_timers()
         self._wake_waiting()
-        self._advance()
+        # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
+        # it has not decoded is still to be put where `_finish` counts it.
+        self._reactor.post(self._advance)
 
     def _no_handler(self, number: int) -> NoReturn:
         raise NotRegisteredError(
@@ -701,7 +714,7 @@ class Session(Generic[C]):
             reason.unsent,
             reason.dropped,
             self._unhandled,
-            self._input.size,
+            self._input.size + self._undecoded,
         )
         self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
@@ -838,7 +851,7 @@ class Session(Generic[C]):
         """Sleep until `cancelled`."""
         with self._lock:
             if self._cancelled is None:
-                self._cancelled = threading.Event()
+                self._cancelled = self._reactor.system.event()
         # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
         if not self.cancelled:
             self._cancelled.wait(timeout)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable
 
-from reactor import Reactor, Timeout
+from reactor import Lock, Reactor, Timeout
 
 __all__ = ["ConnectionTimers"]
 
@@ -44,12 +43,12 @@ class ConnectionTimers:
         self,
         reactor: Reactor,
         enqueue: Callable[[Callable[[], object]], object],
-        lock: threading.Lock | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self._reactor = reactor
         self._enqueue = enqueue
         # Guards what follows. The owner's own will do: it is never held for long.
-        self._lock = threading.Lock() if lock is None else lock
+        self._lock = reactor.system.lock() if lock is None else lock
         self._timers: dict[int, _Timer] | None = None  # made by the first
         self._ended = False
 

@@ -1,0 +1,129 @@
+"""What is asked of the operating system.
+
+Contents: System, OperatingSystem.
+
+Owns the one place through which the loop, and all that is built on it, gets at descriptors, names, threads
+and locks; so that a simulation can stand in for the system (`reactor.testing`). What has been got is
+used as what it is: a socket is a socket, and no call on it comes by here. Any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+from reactor.clock import Clock, SystemClock
+from reactor.poller import Poller, default_poller
+from reactor.waker import Lock, Waker
+
+__all__ = ["AddressInfo", "OperatingSystem", "System"]
+
+AddressInfo: TypeAlias = tuple[socket.AddressFamily, Any]
+"""A family, and an address as `connect` takes it."""
+
+
+class System(Protocol):
+    """What a Reactor, and what runs on it, needs of the system that it runs on."""
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the time."""
+        ...
+
+    def open_poller(self) -> Poller:
+        """What the loop sleeps in."""
+        ...
+
+    def open_waker(self) -> Waker:
+        """What ends that sleep; its descriptor is one that the poller knows."""
+        ...
+
+    def open_socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A stream socket; it blocks, as new ones do."""
+        ...
+
+    def open_spare(self) -> int | None:
+        """A descriptor that is good for nothing; None when there is none to be had."""
+        ...
+
+    def close_spare(self, fd: int) -> None:
+        """Give it back."""
+        ...
+
+    def addresses(self, host: str, port: int) -> list[AddressInfo]:
+        """What the name stands for. May block. Raises OSError, or UnicodeError for what is no name."""
+        ...
+
+    def lock(self) -> Lock: ...
+    def reentrant_lock(self) -> AbstractContextManager[object]: ...
+    def condition(self) -> threading.Condition: ...
+    def event(self) -> threading.Event: ...
+    def thread(
+        self, target: Callable[[], object], *, name: str, daemon: bool = False
+    ) -> threading.Thread:
+        """One that is still to be started."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """A random number between the two."""
+        ...
+
+
+class OperatingSystem:
+    """The one that this process runs on. It keeps nothing: all objects of it are the same."""
+
+    __slots__ = ()
+
+    @property
+    def clock(self) -> Clock:
+        return SystemClock()
+
+    def open_poller(self) -> Poller:
+        return default_poller()
+
+    def open_waker(self) -> Waker:
+        return Waker()
+
+    def open_socket(self, family: socket.AddressFamily) -> socket.socket:
+        return socket.socket(family, socket.SOCK_STREAM)
+
+    def open_spare(self) -> int | None:
+        try:
+            return os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            return None
+
+    def close_spare(self, fd: int) -> None:
+        os.close(fd)
+
+    def addresses(self, host: str, port: int) -> list[AddressInfo]:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return [(info[0], info[4]) for info in found]
+
+    def lock(self) -> Lock:
+        return threading.Lock()
+
+    def reentrant_lock(self) -> AbstractContextManager[object]:
+        return threading.RLock()
+
+    def condition(self) -> threading.Condition:
+        return threading.Condition()
+
+    def event(self) -> threading.Event:
+        return threading.Event()
+
+    def thread(
+        self, target: Callable[[], object], *, name: str, daemon: bool = False
+    ) -> threading.Thread:
+        return threading.Thread(target=target, name=name, daemon=daemon)
+
+    def uniform(self, low: float, high: float) -> float:
+        return random.uniform(low, high)
+
+    def __repr__(self) -> str:
+        return "OperatingSystem()"

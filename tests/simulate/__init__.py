@@ -1,0 +1,5 @@
+"""Servers and clients under everything that a seed can think of, and what must hold in every run.
+
+Contents: ledger (what was written, handled and told, and whether it adds up), scenario (what happens in a
+run), `python -m tests.simulate` (many runs).
+"""

@@ -1,0 +1,373 @@
+"""What was written, handled and told in a run, and whether it adds up.
+
+Contents: Note, frames_of, End, Ledger.
+
+Owns the invariants. An End is one connection as one side sees it. What was really sent and received is
+taken from the simulated sockets, what the application was told from its callbacks; the framework stands
+between the two, and must not have lost, doubled or reordered anything without saying so.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+from unittest import mock
+
+from reactor import TRANSITIONS, CloseCause, CloseReason, Connection, ConnectionState, StateMachine
+from reactor.testing import SimulatedSocket, SimulationError
+from tao.session import Session
+
+__all__ = [
+    "BAD",
+    "HEADER",
+    "INLINE",
+    "POOLED",
+    "UNHANDLED",
+    "UNKNOWN",
+    "Do",
+    "End",
+    "Ledger",
+    "Note",
+    "frames_of",
+]
+
+POOLED, INLINE, UNHANDLED, BAD, UNKNOWN = 1, 2, 3, 4, 99
+"""Message numbers: handled by a worker, by the loop, by on_message; not decoded; not registered."""
+
+HEADER = struct.Struct("<iI")
+_VALUE = struct.Struct("<BHI")
+
+HEARTBEAT_SIZE = 16
+MOST_HEARTBEATS = 100_000
+"""That may wait on one connection; nobody counts them."""
+
+
+class Do(enum.IntEnum):
+    """What the handler of a message does."""
+
+    NOTHING = 0
+    REPLY = enum.auto()
+    WRITE_SLEEP_WRITE = enum.auto()
+    SLEEP = enum.auto()
+    RAISE = enum.auto()
+    CLOSE = enum.auto()
+    ABORT = enum.auto()
+    TIMER = enum.auto()
+    WAIT_CANCELLED = enum.auto()
+    BROADCAST = enum.auto()
+
+
+class Name(NamedTuple):
+    """Which message it is: who wrote it, and his how manieth it was."""
+
+    source: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A message: its name, what is to be done about it, and something to fill it up."""
+
+    message_number: int
+    name: Name
+    do: Do = Do.NOTHING
+    size: int = 0
+
+    def serialize(self) -> bytes:
+        """A value that can be seen to be whole."""
+        return _VALUE.pack(self.do, *self.name) + bytes([self.name.number & 0xFF]) * self.size
+
+    @property
+    def frame_size(self) -> int:
+        """On the wire."""
+        return HEADER.size + _VALUE.size + self.size
+
+    def frame(self) -> bytes:
+        """On the wire."""
+        value = self.serialize()
+        return HEADER.pack(self.message_number, len(value)) + value
+
+
+def note_of(number: int, value: bytes) -> Note:
+    """Raises ValueError unless it is whole."""
+    do, source, count = _VALUE.unpack_from(value)
+    filling = value[_VALUE.size :]
+    if filling != bytes([count & 0xFF]) * len(filling):
+        raise ValueError(f"message {source}/{count} is not what was sent: {value!r}")
+    return Note(number, Name(source, count), Do(do), len(filling))
+
+
+def frames_of(stream: bytes) -> tuple[list[tuple[int, bytes]], int]:
+    """The whole frames at its beginning, and where they end."""
+    frames = []
+    start = 0
+    while len(stream) - start >= HEADER.size:
+        number, size = HEADER.unpack_from(stream, start)
+        if len(stream) - start - HEADER.size < size:
+            break
+        frames.append((number, stream[start + HEADER.size : start + HEADER.size + size]))
+        start += HEADER.size + size
+    return frames, start
+
+
+class _AuditedState(StateMachine):
+    """Whoever writes the state is looked at: it may only move along the table."""
+
+    __slots__ = ("_state", "end")
+
+    def __init__(self, end: End) -> None:
+        self.end = end
+        self._state = ConnectionState.CONNECTING
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._state
+
+    @state.setter
+    def state(self, state: ConnectionState) -> None:
+        if state not in TRANSITIONS[self._state].values():
+            self.end.broken(f"the state moves from {self._state} to {state}")
+        self._state = state
+        self.end.states.append(state)
+        self.end.ledger.note(f"{self.end.name} is {state}")
+
+
+class End:
+    """One connection, as one side sees it."""
+
+    def __init__(self, ledger: Ledger, session: Session[Any], connection: Connection) -> None:
+        self.ledger = ledger
+        self.session = session
+        self.connection = connection
+        self.number = len(ledger.ends)
+        side = "server" if session.server is not None else "client"
+        self.name = f"{side}'s end {self.number}"
+        self.client: object = None if session.server is not None else session.conn
+        self.socket: SimulatedSocket | None = None
+        self.states: list[ConnectionState] = []
+        self.reasons: list[CloseReason] = []
+        self.begun: list[Name] = []
+        self.errors = 0
+        self.connects = 0
+        self.running = False
+        self.ran_until = 0.0  # when its last callback returned
+        self.timers_run = 0
+        self.numbers = itertools.count()
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has ever been OPEN."""
+        return ConnectionState.OPEN in self.states
+
+    def broken(self, what: str) -> NoReturn:
+        """Something that must not happen."""
+        self.ledger.broken(f"{self.name}: {what}")
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.connection!r}>"
+
+
+class Ledger:
+    """Every end of a run, and all that was written."""
+
+    def __init__(self, note: Callable[[str], object], time: Callable[[], float]) -> None:
+        self.note = note
+        self._time = time
+        self.ends: list[End] = []
+        self.broken_rules: list[str] = []
+        self.left_behind = False  # the server has given up handlers that did not return
+        self._by_session: dict[int, End] = {}
+        # By who has written: the client object, or the server's end. `maybe` is what may have been
+        # accepted by a broadcast, which does not say by whom.
+        self.accepted: dict[object, dict[Name, int]] = {}
+        self.maybe: dict[Name, int] = {}
+
+    def broken(self, what: str) -> NoReturn:
+        """Note it, and raise; whoever catches it cannot make it undone."""
+        self.broken_rules.append(what)
+        self.note(f"BROKEN {what}")
+        raise SimulationError(what)
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note every connection that is made while the block runs."""
+        ledger = self
+
+        class Watched(Connection):
+            __slots__ = ()
+
+            def __init__(self, reactor: Any, handler: Any, **arguments: Any) -> None:
+                super().__init__(reactor, handler, **arguments)
+                end = End(ledger, handler, self)
+                self._machine = _AuditedState(end)
+                ledger.ends.append(end)
+                ledger._by_session[id(handler)] = end
+
+            def start(self, sock: Any) -> None:
+                ledger._by_session[id(self._handler)].socket = sock
+                super().start(sock)
+
+        with mock.patch("tao.session.Connection", Watched):
+            yield
+
+    def end_of(self, conn: Any) -> End:
+        """The one that a callback is about."""
+        return self._by_session[id(conn._session)]
+
+    @contextmanager
+    def callback(self, conn: Any, what: str) -> Iterator[End]:
+        """A callback runs: one at a time, and none after on_close."""
+        end = self.end_of(conn)
+        self.note(f"{end.name}: {what}")
+        if end.reasons:
+            end.broken(f"{what} after on_close")
+        if what not in ("on_connect", "timer") and not end.connects:
+            end.broken(f"{what} before on_connect")
+        if end.running:
+            end.broken(f"{what} while another callback runs")
+        end.running = True
+        try:
+            yield end
+        finally:
+            end.running = False
+            end.ran_until = self._time()
+
+    def accept(self, conn: Any, note: Note) -> None:
+        """`write` has taken it."""
+        end = self.end_of(conn)
+        writer = end if end.client is None else end.client
+        names = self.accepted.setdefault(writer, {})
+        assert note.name not in names
+        names[note.name] = note.frame_size
+
+    # -- whether it adds up ----------------------------------------------------------------------
+
+    def check(self, final_reasons: dict[object, CloseReason]) -> None:
+        """All is over: does it add up? `final_reasons` is what each client's `wait_closed` has said."""
+        for end in self.ends:
+            self._check_end(end)
+        clients = {id(end.client): end.client for end in self.ends if end.client is not None}
+        for client in clients.values():
+            ends = [end for end in self.ends if end.client is client]
+            final = final_reasons[client]
+            offline = final.unsent - (ends[-1].reasons[-1].unsent if ends[-1].reasons else 0)
+            if offline < 0:
+                self.broken(f"a client's last word has {-offline} bytes less unsent than on_close")
+            self._check_sent(client, ends, offline)
+        for end in self.ends:
+            if end.client is None:
+                self._check_sent(end, [end], 0)
+            self._check_received(end)
+        self._check_between()
+
+    def _check_end(self, end: End) -> None:
+        if end.states and end.states[-1] is not ConnectionState.CLOSED:
+            end.broken(f"it was left {end.states[-1]}")
+        if end.opened and len(end.reasons) != 1 and not (self.left_behind and not end.reasons):
+            end.broken(f"{len(end.reasons)} calls of on_close for one connection")
+        if not end.opened and end.reasons:
+            end.broken("on_close, and it was never open")
+        if end.connection.pending:
+            end.broken(f"{end.connection.pending} bytes are still pending when it is over")
+        if len(end.session.timers):
+            end.broken(f"{len(end.session.timers)} timers are left")
+
+    def _check_sent(self, writer: object, ends: list[End], offline: int) -> None:
+        """What `write` took, the kernel has got, once and in order; or the reasons speak of it."""
+        accepted = self.accepted.get(writer, {})
+        seen: set[Name] = set()
+        last: dict[int, int] = {}
+        unsent, dropped, partial = offline, 0, 0
+        for end in ends:
+            stream = b"" if end.socket is None else bytes(end.socket.taken)
+            frames, whole = frames_of(stream)
+            partial += len(stream) - whole
+            for number, value in frames:
+                if number == 0:
+                    continue  # a heartbeat
+                name = note_of(number, value).name
+                if name in seen:
+                    end.broken(f"{name} was sent twice")
+                if name not in accepted and name not in self.maybe:
+                    end.broken(f"{name} was sent, and no write has said that it would be")
+                if last.get(name.source, -1) > name.number:
+                    end.broken(f"{name} was sent after {last[name.source]}")
+                last[name.source] = name.number
+                seen.add(name)
+            for reason in end.reasons:
+                unsent += reason.unsent
+                dropped += reason.dropped
+        if self.left_behind and not all(end.reasons for end in ends if end.opened):
+            return  # nobody was told
+        missing = [size for name, size in accepted.items() if name not in seen]
+        perhaps = [size for name, size in self.maybe.items() if name not in seen]
+        # Of what is missing, so many were dropped; which of them, nobody says.
+        candidates = sorted([*missing, *perhaps])
+        most_dropped = sum(candidates[-dropped:]) if dropped else 0
+        least_dropped = sum(candidates[:dropped])
+        heartbeats = MOST_HEARTBEATS * HEARTBEAT_SIZE if ends[0].session._options.heartbeat else 0
+        lowest = sum(missing) - partial - most_dropped
+        highest = sum(missing) - partial + sum(perhaps) - least_dropped + heartbeats
+        if not lowest <= unsent <= max(highest, lowest):
+            self.broken(
+                f"{ends[-1].name}: {len(missing)} messages of {sum(missing)} bytes that write has taken "
+                f"were never sent, but for {partial} bytes; told were {unsent} bytes unsent, {dropped} "
+                f"messages dropped"
+            )
+
+    def _check_received(self, end: End) -> None:
+        """What was received was handled, once and in order; or the reason speaks of it."""
+        received = b"" if end.socket is None else bytes(end.socket.given)
+        received = received[: end.connection.bytes_received]
+        if not end.reasons:
+            return
+        (reason,) = end.reasons
+        if reason.cause is CloseCause.PEER_CLOSED and end.socket is not None:
+            unread = len(end.socket.given) - len(received)
+            if unread:
+                end.broken(f"{unread} bytes that the peer sent before its FIN were thrown away")
+        frames, _ = frames_of(received)
+        boundaries = list(
+            itertools.accumulate((HEADER.size + len(value) for _, value in frames), initial=0)
+        )
+        decoded_bytes = len(received) - reason.undecoded
+        if decoded_bytes not in boundaries:
+            end.broken(
+                f"{reason.undecoded} bytes undecoded of {len(received)}: that is inside a frame"
+            )
+        decoded = frames[: boundaries.index(decoded_bytes)]
+        names = [
+            note_of(number, value).name
+            for number, value in decoded
+            if number in (POOLED, INLINE, UNHANDLED)
+        ]
+        if end.begun != names[: len(end.begun)]:
+            end.broken(f"received were {names}, and handled {end.begun}")
+        errors = sum(number in (BAD, UNKNOWN) for number, _ in decoded)
+        heartbeats = sum(number == 0 for number, _ in decoded)
+        rest = len(names) - len(end.begun)
+        if not rest <= reason.unhandled <= rest + heartbeats:
+            end.broken(
+                f"{len(names)} messages came, {len(end.begun)} were begun, {reason.unhandled} told of"
+            )
+        if end.errors < errors:
+            end.broken(f"{errors} messages were not understood, and {end.errors} errors told")
+
+    def _check_between(self) -> None:
+        """What one end's kernel took, the other's has handed up, where nothing was reset."""
+        for one in self.ends:
+            sock = one.socket
+            peer = None if sock is None else sock._peer
+            if sock is None or peer is None or sock._dead or peer._dead:
+                continue
+            if any(reason.cause is CloseCause.ABORTED for reason in one.reasons):
+                continue
+            if peer.taken != sock.given and one.opened and not self.left_behind:
+                one.broken(f"{len(peer.taken)} bytes were sent to it, {len(sock.given)} received")

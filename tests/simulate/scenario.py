@@ -1,0 +1,570 @@
+"""What happens in a run.
+
+Contents: Run, run.
+
+A seed decides about everything: how many clients there are, how the server is made, what is written, when
+somebody closes, and, by the simulation, what the network and the machine do meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import reactor
+import tao
+from reactor import (
+    CloseReason,
+    ConnectionOptions,
+    Reactor,
+    Watermark,
+)
+from reactor.testing import Entry, Faults, Simulation, SimulationError
+from tao import (
+    Backoff,
+    ClientConn,
+    ConnectionClosedError,
+    Context,
+    Heartbeat,
+    Message,
+    MessageRegistry,
+    NotRegisteredError,
+    Server,
+    WouldBlockError,
+    WriteCloser,
+)
+from tao.group import WhenFull
+from tao.server import STOP_MARGIN
+from tests.simulate.ledger import (
+    BAD,
+    HEADER,
+    INLINE,
+    POOLED,
+    UNHANDLED,
+    UNKNOWN,
+    Do,
+    Ledger,
+    Name,
+    Note,
+    note_of,
+)
+
+__all__ = ["Run", "run"]
+
+ADDRESS = ("10.0.0.1", 4000)
+
+LONGEST_SLEEP = 2.0
+"""Seconds that a handler of a run sleeps at the most."""
+
+LONGEST_END = 300.0
+"""Seconds of simulated time in which a client must come to its end, once it is closed."""
+
+EXPECTED = (ConnectionClosedError, WouldBlockError, NotRegisteredError)
+
+# What a handler may do on the loop's thread.
+_FOR_THE_LOOP = (Do.NOTHING, Do.REPLY, Do.RAISE, Do.CLOSE, Do.ABORT, Do.TIMER, Do.BROADCAST)
+
+
+# Where threads are interrupted between any two lines: not in files with locks of the real kind.
+_INTERRUPTIBLE = [
+    str(Path(package.__file__ or "").parent / f"{name}.py")
+    for package, names in (
+        (reactor, ["acceptor", "connection", "connector", "loop", "waker", "workers"]),
+        (tao, ["client", "server", "session", "timers"]),
+    )
+    for name in names
+]
+
+
+class _HandlerFailed(Exception):
+    """What handlers of a run raise."""
+
+
+class _Defects(logging.Handler):
+    """What is logged that must never be: a callback of the loop that raised, a job, a connection."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def createLock(self) -> None:
+        """None: one simulated thread at a time runs."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "reactor" or record.levelno >= logging.CRITICAL:
+            self.found.append(self.format(record))
+
+
+@contextmanager
+def _listening_for_defects() -> Iterator[_Defects]:
+    defects = _Defects()
+    loggers = [logging.getLogger(name) for name in ("reactor", "tao")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(defects)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+    try:
+        yield defects
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(defects)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+class Run:
+    """One run: what the seed has chosen, and who takes part."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.dice = random.Random(f"scenario {seed}")
+        # Of messages that make room for others there are few where the pipes are wide.
+        self._broadcasts = self.dice.random() < 0.3
+        self.simulation = Simulation(seed, self._faults(), interruptible=_INTERRUPTIBLE)
+        self.ledger = Ledger(self.simulation.note, lambda: self.simulation.time)
+        self.final_reasons: dict[object, CloseReason] = {}
+        self._sources = 0
+        self._clients: list[ClientConn] = []
+        self._executors_of_clients = self.simulation.executor(4)
+        self._shared_loop: Reactor | None = None
+        self._sleeps = self.dice.random() < 0.7
+        self._close_on_error = self.dice.random() < 0.5
+        self.options = self._options()
+        self.server = self._make_server()
+        self.address: Any = None
+
+    def _chance(self, probability: float) -> bool:
+        return self.dice.random() < probability
+
+    # -- what is chosen --------------------------------------------------------------------------
+
+    def _faults(self) -> Faults:
+        dice = self.dice
+        if dice.random() < 0.1:
+            return Faults.none()
+
+        def sometimes(most: float, how_often: float = 0.5) -> float:
+            return dice.uniform(0.0, most) if dice.random() < how_often else 0.0
+
+        return Faults(
+            switch=dice.choice([0.02, 0.1, 0.3]),
+            interrupt=sometimes(0.05, 0.2),
+            slowness=sometimes(0.05),
+            longest_pause=dice.choice([0.0002, 0.002, 0.02]),
+            longest_delay=dice.choice([0.0, 0.001, 0.02]),
+            slow_connections=sometimes(0.5),
+            partial_send=sometimes(0.9),
+            full_send=sometimes(0.3),
+            partial_receive=sometimes(0.9),
+            spurious=sometimes(0.1),
+            late_report=sometimes(0.5),
+            buffer_size=dice.choice([16, 200] if self._broadcasts else [16, 200, 2000, 65_536]),
+            full_pipe=sometimes(0.2, 0.2),
+            aborted_accept=sometimes(0.3, 0.2),
+            no_descriptor=sometimes(0.3, 0.2),
+            reset=sometimes(0.02, 0.3),
+            outage=sometimes(0.02, 0.2),
+        )
+
+    def _options(self) -> ConnectionOptions:
+        dice = self.dice
+        high = dice.choice([100, 200] if self._broadcasts else [100, 1000, 100_000])
+        return ConnectionOptions(
+            output=Watermark(dice.choice([0, high // 2, high]), high),
+            output_limit=dice.choice([high, 5 * high, 1_000_000]),
+            drain_timeout=dice.choice([0.05, 1.0, 10.0]),
+            linger_timeout=dice.choice([0.0, 0.1, 2.0]),
+        )
+
+    def _heartbeat(self) -> Heartbeat | None:
+        if not self._chance(0.2):
+            return None
+        return Heartbeat(
+            interval=self.dice.choice([0.02, 0.5]), timeout=self.dice.choice([0.7, 3.0])
+        )
+
+    def _registry(self) -> MessageRegistry:
+        registry = MessageRegistry()
+        registry.register(POOLED, lambda data: note_of(POOLED, data), self._handle)
+        registry.register(INLINE, lambda data: note_of(INLINE, data), self._handle, inline=True)
+        registry.register(UNHANDLED, lambda data: note_of(UNHANDLED, data))
+        registry.register(BAD, self._decode_badly)
+        return registry
+
+    @staticmethod
+    def _decode_badly(data: bytes) -> Message:
+        raise ValueError("this message is never understood")
+
+    def _make_server(self) -> Server:
+        dice = self.dice
+        when_full: Literal["refuse", "wait"] = "wait" if self._chance(0.3) else "refuse"
+        return Server(
+            registry=self._registry(),
+            on_connect=self._on_connect,
+            on_message=self._on_message,
+            on_close=self._on_close,
+            on_error=self._on_error,
+            worker_size=dice.choice([1, 2, 4]),
+            buffer_size=dice.choice([1, 3, 256]),
+            max_connections=dice.choice([1, 2, 1000, 1000]),
+            when_full=when_full,
+            backlog=dice.choice([1, 128]),
+            close_on_error=self._close_on_error,
+            heartbeat=self._heartbeat(),
+            options=self.options,
+            executor=self.simulation.executor(dice.choice([1, 2, 4])),
+            reactor=self.simulation.reactor(),
+        )
+
+    def _make_client(self) -> ClientConn:
+        dice = self.dice
+        if self._shared_loop is None or self._chance(0.5):
+            self._shared_loop = self.simulation.reactor()
+        reconnects = self._chance(0.3)
+        return ClientConn(
+            self.address,
+            registry=self._registry(),
+            on_connect=self._on_connect,
+            on_message=self._on_message,
+            on_close=self._on_close,
+            on_error=self._on_error,
+            buffer_size=dice.choice([1, 256]),
+            connect_timeout=dice.choice([0.05, 5.0]),
+            close_on_error=self._close_on_error,
+            reconnect=Backoff(first=0.05, maximum=1.0) if reconnects else None,
+            offline_limit=dice.choice([0, 500]) if reconnects else 0,
+            heartbeat=self._heartbeat(),
+            options=self.options,
+            executor=self._executors_of_clients,
+            reactor=self._shared_loop,
+        )
+
+    def _note(self, source: int, number: int, *, towards_client: bool) -> Note:
+        """A message. What a client gets asks for little: or the two would never come to an end."""
+        dice = self.dice
+        kind = dice.choices([POOLED, INLINE, UNHANDLED, BAD, UNKNOWN], [12, 6, 2, 1, 1])[0]
+        if towards_client:
+            do = dice.choice([Do.NOTHING, Do.NOTHING, Do.SLEEP, Do.TIMER])
+        else:
+            do = dice.choices(
+                list(Do),
+                [8, 8, 4, 2, 0.5, 0.3, 0.2, 2, 0.5, 1 if self._broadcasts else 0],
+            )[0]
+        if kind == INLINE and do not in _FOR_THE_LOOP:
+            do = Do.REPLY if not towards_client else Do.NOTHING
+        if do in (Do.SLEEP, Do.WRITE_SLEEP_WRITE, Do.WAIT_CANCELLED) and not self._sleeps:
+            do = Do.NOTHING
+        return Note(kind, Name(source, number), do, dice.choice([0, 0, 5, 60, 400]))
+
+    # -- what the application does ---------------------------------------------------------------
+
+    def _source(self) -> int:
+        self._sources += 1
+        return self._sources
+
+    def _write(self, conn: Any, note: Note) -> bool:
+        """Whether it was accepted. Raises what `write` raises."""
+        result = conn.write(note)
+        self.ledger.accept(conn, note)
+        return bool(result)
+
+    def _sleep(self) -> None:
+        self.simulation.sleep(self.dice.choice([0.0005, 0.003, 0.1, LONGEST_SLEEP]))
+
+    def _on_connect(self, conn: Any) -> bool:
+        with self.ledger.callback(conn, "on_connect") as end:
+            end.connects += 1
+            if end.connects > 1:
+                end.broken("on_connect a second time")
+            if self._sleeps and self._chance(0.1):
+                self._sleep()
+            return not self._chance(0.03)
+
+    def _on_message(self, message: Any, conn: Any) -> None:
+        with self.ledger.callback(conn, f"on_message {message.name}") as end:
+            end.begun.append(message.name)
+
+    def _on_error(self, conn: Any, error: BaseException) -> None:
+        end = self.ledger.end_of(conn)
+        if not end.opened and not end.reasons:
+            return  # it could not be connected
+        with self.ledger.callback(conn, f"on_error {type(error).__name__}"):
+            end.errors += 1
+
+    def _on_close(self, conn: Any, reason: CloseReason) -> None:
+        with self.ledger.callback(conn, f"on_close {reason}") as end:
+            end.reasons.append(reason)
+
+    def _on_timer(self, conn: Any) -> None:
+        with self.ledger.callback(conn, "timer") as end:
+            end.timers_run += 1
+            if self._chance(0.3):
+                self._write_from(end.number, conn)
+
+    def _write_from(self, source: int, conn: Any) -> None:
+        """One message, by a callback of that end's."""
+        end = self.ledger.ends[source]
+        note = Note(
+            self.dice.choice([POOLED, INLINE]),
+            Name(1000 + source, next(end.numbers)),
+            size=self.dice.choice([0, 30, 300]),
+        )
+        try:
+            self._write(conn, note)
+        except EXPECTED:
+            pass
+
+    def _handle(self, context: Context[Note], conn: WriteCloser) -> Message | None:
+        message = context.message
+        with self.ledger.callback(conn, f"handler of {message.name} {message.do.name}") as end:
+            end.begun.append(message.name)
+            reply = self._do(message.do, end.number, context, conn)
+            if reply is not None:
+                self.ledger.accept(conn, reply)
+            return reply
+
+    def _do(self, do: Do, source: int, context: Context[Note], conn: WriteCloser) -> Note | None:
+        end = self.ledger.ends[source]
+        if do is Do.REPLY:
+            return Note(POOLED, Name(1000 + source, next(end.numbers)), size=context.message.size)
+        if do is Do.WRITE_SLEEP_WRITE:
+            self._write_from(source, conn)
+            self._sleep()
+            self._write_from(source, conn)
+        elif do is Do.SLEEP:
+            self._sleep()
+        elif do is Do.RAISE:
+            raise _HandlerFailed
+        elif do is Do.CLOSE:
+            conn.close()
+        elif do is Do.ABORT:
+            conn.abort()
+        elif do is Do.TIMER:
+            self._set_timer(conn)
+        elif do is Do.WAIT_CANCELLED:
+            context.wait_cancelled(self.dice.choice([0.01, 1.0]))
+        elif do is Do.BROADCAST and end.client is None:
+            self._broadcast()
+        return None
+
+    def _set_timer(self, conn: Any) -> None:
+        delay = self.dice.choice([0.0, 0.001, 0.05, 1.0, 20.0])
+        kind = self.dice.randrange(4)
+        if kind == 0:
+            timer = conn.run_every(max(delay, 0.01), lambda now, conn: self._on_timer(conn))
+        elif kind == 1:
+            when = self.simulation.clock.unix() + delay
+            timer = conn.run_at(when, lambda now, conn: self._on_timer(conn))
+        else:
+            timer = conn.run_after(delay, lambda now, conn: self._on_timer(conn))
+        if kind == 3:
+            conn.cancel_timer(timer)
+
+    def _broadcast(self) -> None:
+        note = Note(POOLED, Name(900, self._source()), size=self.dice.choice([0, 50]))
+        self.ledger.maybe[note.name] = note.frame_size
+        receivers = self.server.connections()
+        policies: list[WhenFull] = ["refuse", "drop_oldest", "close"]
+        when_full = self.dice.choice(policies)
+        if self._chance(0.5):
+            self.server.broadcast(note, when_full=when_full)
+        else:
+            group = self.server.group("some")
+            for conn in receivers[::2]:
+                group.join(conn)
+            group.broadcast(note, when_full=when_full)
+
+    # -- who takes part --------------------------------------------------------------------------
+
+    def _client(self) -> None:
+        """A thread that uses a client."""
+        client = self._make_client()
+        self._clients.append(client)
+        client.start()
+        source = self._source()
+        if self._chance(0.7):
+            try:
+                client.wait_connected(self.dice.choice([0.01, 10.0]))
+            except ConnectionClosedError:
+                pass
+        for number in range(self.dice.randrange(25)):
+            self._act(client, source, number)
+        self.simulation.sleep(self.dice.choice([0.0, 0.01, 1.0]))
+        if self._chance(0.8):
+            client.close()
+
+    def _act(self, client: ClientConn, source: int, number: int) -> None:
+        """One thing that an application may do with a client."""
+        what = self.dice.choices(
+            ["write", "sleep", "close", "abort", "pause", "resume", "timer", "server", "clock"],
+            [30, 8, 0.3, 0.2, 1, 2, 1, 2, 0.5],
+        )[0]
+        try:
+            if what == "write":
+                self._write(client, self._note(source, number, towards_client=False))
+            elif what == "sleep":
+                self._sleep()
+            elif what == "close":
+                client.close()
+            elif what == "abort":
+                client.abort()
+            elif what == "pause":
+                client.pause_reading()
+                self._sleep()
+                client.resume_reading()
+            elif what == "resume":
+                client.resume_reading()
+            elif what == "timer":
+                self._set_timer(client)
+            elif what == "clock":
+                self.simulation.step_wall_clock(self.dice.choice([-3600.0, 0.5, 86_400.0]))
+            else:
+                self._act_at_server(source, number)
+        except EXPECTED:
+            pass
+
+    def _act_at_server(self, source: int, number: int) -> None:
+        """One thing that an application may do with a server."""
+        conns = self.server.connections()
+        if self._broadcasts and self._chance(0.5):
+            for _ in range(self.dice.choice([1, 3, 20])):
+                self._broadcast()
+        elif conns:
+            conn = self.dice.choice(conns)
+            what = self.dice.randrange(8)
+            if what == 0:
+                conn.close()
+            elif what == 1:
+                conn.abort()
+            elif what == 2:
+                conn.pause_reading()
+                self._sleep()
+                conn.resume_reading()
+            elif what == 3:
+                self._set_timer(conn)
+            else:
+                self._write(conn, self._note(source + 5000, number, towards_client=True))
+
+    def _bare_peer(self) -> None:
+        """A thread with a socket of its own, who need not be polite."""
+        dice = self.dice
+        try:
+            sock = self.simulation.connect(self.address)
+        except OSError:
+            return
+        source = self._source()
+        sock.settimeout(5.0)
+        try:
+            self._speak(sock, source)
+            how = dice.randrange(5)
+            if how == 0:
+                sock.reset()
+            elif how == 1:
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(100):
+                    pass
+            elif how == 2:
+                self.simulation.sleep(20.0)  # it reads nothing
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    def _speak(self, sock: socket.socket, source: int) -> None:
+        dice = self.dice
+        stream = b"".join(
+            self._note(source, number, towards_client=False).frame()
+            for number in range(dice.randrange(12))
+        )
+        if self._chance(0.2):
+            stream += HEADER.pack(-1, 0xFFFF_FFFF)  # no frame can be so long
+        elif self._chance(0.3):
+            stream = stream[: dice.randrange(len(stream) + 1)]
+        step = dice.choice([1, 7, 10_000])
+        if len(stream) > 300:
+            step = max(step, 50)
+        for start in range(0, len(stream), step):
+            sock.sendall(stream[start : start + step])
+            if self._chance(0.1):
+                self._sleep()
+
+    # -- from the beginning to the end -----------------------------------------------------------
+
+    def play(self) -> None:
+        """All of it. Raises what is wrong; SimulationError if it is a rule of the ledger's."""
+        simulation, dice = self.simulation, self.dice
+        with _listening_for_defects() as defects, self.ledger.watching(), simulation:
+            self.address = self.server.listen(ADDRESS)
+            if self._chance(0.2):
+                self.server.schedule(
+                    dice.choice([0.02, 1.0]), lambda now, conn: self._on_timer(conn)
+                )
+            threads = [
+                simulation.spawn(
+                    self._client if self._chance(0.7) else self._bare_peer, name="peer"
+                )
+                for _ in range(dice.randint(1, 4))
+            ]
+            if self._chance(0.3):
+                self._sleep()
+            else:
+                for thread in threads:
+                    thread.join()
+            self._stop_server()
+            for thread in threads:
+                thread.join()
+            self._end_clients()
+            simulation.sleep(60.0)  # for what is still under way
+            self._check(defects)
+
+    def _stop_server(self) -> None:
+        simulation = self.simulation
+        grace = self.dice.choice([0.0, 0.5, 5.0])
+        begun = simulation.time
+        report = self.server.stop(grace)
+        took = simulation.time - begun
+        if took > grace + STOP_MARGIN + 0.001:
+            self.ledger.broken(f"stop({grace}) has taken {took:.3f} s")
+        if not report.finished:
+            # Or did, when it was given up: to return in that very moment is too late.
+            latest = begun + grace + STOP_MARGIN / 2
+            if not any(
+                end.running or end.ran_until >= latest
+                for end in self.ledger.ends
+                if end.client is None
+            ):
+                self.ledger.broken(f"{report}, and no handler runs")
+            self.ledger.left_behind = True
+
+    def _end_clients(self) -> None:
+        for client in self._clients:
+            if self._chance(0.5):
+                client.close()
+            else:
+                client.abort()
+        for client in self._clients:
+            reason = client.wait_closed(LONGEST_END)
+            if reason is None:
+                raise SimulationError(f"{client!r} does not end")
+            self.final_reasons[client] = reason
+
+    def _check(self, defects: _Defects) -> None:
+        if self.ledger.broken_rules:
+            raise SimulationError("; ".join(self.ledger.broken_rules))
+        if defects.found:
+            raise SimulationError(f"logged as a defect: {'; '.join(defects.found)}")
+        self.ledger.check(self.final_reasons)
+
+
+def run(seed: int) -> list[Entry]:
+    """Play a seed; its trace. Raises what has gone wrong."""
+    played = Run(seed)
+    played.play()
+    return played.simulation.trace
