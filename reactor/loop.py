@@ -240,6 +240,11 @@ class Reactor:
         return self._running
 
     @property
+    def forked(self) -> bool:
+        """Whether it is another process's: this one was forked off from it, and must not use it."""
+        return self._generation != _generation
+
+    @property
     def closed(self) -> bool:
         """Whether `close` has been called."""
         return self._closed

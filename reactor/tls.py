@@ -12,8 +12,8 @@ import ssl
 __all__ = ["TlsStream", "TlsTruncationError"]
 
 PLAINTEXT_SIZE = 16_384
-"""Bytes asked of one read: a record's most (RFC 8446, 5.1), for OpenSSL gives one at a time. Room for them is
-allocated each time: for a quarter of a megabyte the system maps and unmaps it, a fifth of an echo."""
+"""Bytes asked of one read: a record's most (RFC 8446, 5.1), for OpenSSL gives one at a time. Room for
+them is allocated each time: a quarter of a megabyte would be mapped and unmapped, a fifth of an echo."""
 
 
 class TlsTruncationError(ssl.SSLError):

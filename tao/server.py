@@ -273,7 +273,7 @@ class Server:
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM stop it in good order for that time, unless the
         program has handlers of its own for them; a second one stops it at once. Raises TaoError when
-        nothing listens.
+        nothing listens, or when it is being served already.
         """
         if self._reactor is None or (not self._acceptors and not self._stop_asked):
             raise TaoError("nothing to serve: call listen(address) first, or start(address)")
@@ -281,6 +281,8 @@ class Server:
         with self._lock:
             if self._finished.is_set():
                 return
+            if self._serving and not reactor.forked:
+                raise TaoError("this server is being served already; call stop() to end that")
             self._serving = True
         self._serving_thread = threading.get_ident()
         try:

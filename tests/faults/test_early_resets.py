@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.support import Watched, check_alive, serving
-from tests.support import LOCAL, Peer
+from tests.support import LOCAL, Peer, wait_until
 
 
 def test_a_peer_that_was_reset_early_has_had_an_address() -> None:
@@ -29,6 +29,7 @@ def test_peers_that_were_reset_early_do_not_count_for_ever() -> None:
     with serving(watched.server):
         watched.reasons.wait(limit)
         for _ in range(limit):
+            # There is room when on_close has returned, and not while it runs.
+            assert wait_until(lambda: not watched.server.connection_count)
             with Peer(address) as peer:
                 check_alive(peer)
-            watched.reasons.wait(len(watched.reasons) + 1)
