@@ -7,7 +7,6 @@ the handler, but may be handed on to others.
 from __future__ import annotations
 
 import math
-import time
 from typing import Any, Generic, Protocol, TypeVar
 
 from tao.interfaces import MessageServer
@@ -31,6 +30,9 @@ class ContextSource(Protocol):
     @property
     def cancelled(self) -> bool: ...
     def wait_cancelled(self, timeout: float | None = None) -> bool: ...
+    def monotonic(self) -> float:
+        """The time that deadlines are in, in seconds."""
+        ...
 
 
 class Context(Generic[M_co]):
@@ -91,7 +93,7 @@ class Context(Generic[M_co]):
         """
         if not math.isfinite(seconds):
             raise ValueError(f"a time-out is a finite number of seconds, not {seconds!r}")
-        deadline = time.monotonic() + seconds
+        deadline = self._session.monotonic() + seconds
         before = self.value(_DEADLINE)
         return self.with_value(_DEADLINE, deadline if before is None else min(before, deadline))
 
@@ -99,7 +101,7 @@ class Context(Generic[M_co]):
     def remaining(self) -> float | None:
         """Seconds until the deadline, 0.0 when it has passed; None when there is none."""
         deadline = self.value(_DEADLINE)
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        return None if deadline is None else max(0.0, deadline - self._session.monotonic())
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`, for `timeout` seconds at the most; returns `cancelled`.

@@ -857,6 +857,10 @@ class Session(Generic[C]):
             self._cancelled.wait(timeout)
         return self.cancelled
 
+    def monotonic(self) -> float:
+        """The loop's time, in seconds, for the deadlines of contexts."""
+        return self._monotonic()
+
     def _wake_waiting(self) -> None:
         with self._lock:
             if self._cancelled is not None:

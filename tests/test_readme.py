@@ -21,6 +21,7 @@ import pytest
 
 import reactor
 import tao
+import tao.testing
 from tests.examples.support import DEADLINE, ROOT, Peer, Program
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
@@ -37,6 +38,7 @@ PROGRAMS = [
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
     "tao/examples/readme_embedding.py",
+    "tao/examples/readme_testing.py",
     "tao/examples/readme_tls.py",
 ]
 
@@ -154,6 +156,14 @@ def test_the_server_runs_in_a_loop_of_ones_own(tmp_path: Path) -> None:
             program.enter("\n")
             assert peer.at_end()
         assert program.wait() == 0
+        assert program.errors == ""
+
+
+def test_the_test_of_a_server_passes(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_testing.py", tmp_path)
+    with Program([str(path)], cwd=tmp_path) as program:
+        assert program.wait() == 0
+        assert program.output == "a hundred seeds have passed\n"
         assert program.errors == ""
 
 
@@ -327,6 +337,7 @@ OBJECTS = {
     "reason": tao.CloseReason,
     "registry": tao.MessageRegistry,
     "server": tao.Server,
+    "simulation": tao.testing.Simulation,
     "CloseCause": tao.CloseCause,
     "ConnectionState": tao.ConnectionState,
 }
@@ -382,7 +393,7 @@ def parameters(function: Any) -> set[str]:
 
 
 def test_the_arguments_on_the_page_exist() -> None:
-    public = [getattr(tao, name) for name in tao.__all__]
+    public = [getattr(tao, name) for name in tao.__all__] + [tao.testing.Simulation, pytest.fixture]
     known = set()
     for item in public:
         if isinstance(item, type):

@@ -561,10 +561,12 @@ class SimulatedSocket(socket.socket):
 
     def _handle_reset(self) -> None:
         """A RST has come. What had come before may still be read, or not: systems differ."""
-        if self._dead or self._state == "closed":
+        if self._dead:
             return
         self._dead = True
         self._lose_segments()
+        if self._state == "closed":
+            return
         self._error = errno.ECONNRESET
         self._note("RST to")
         if self._scheduler.chance(0.5):

@@ -131,6 +131,8 @@ class Scheduler:
         """What has happened so far."""
         self.failure: BaseException | None = None
         """What the first thread is told instead of going on."""
+        self.broken = False
+        """Whether it has been told so."""
         self.main = Task("main")
         self._current = self.main
         self._all = [self.main]
@@ -246,6 +248,7 @@ class Scheduler:
             raise _Ended
         if self.failure is not None and task is self.main:
             failure, self.failure = self.failure, None
+            self.broken = True
             raise failure
 
     def _choose(self) -> Task:

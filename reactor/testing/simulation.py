@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from reactor.clock import Clock
 from reactor.loop import Reactor
@@ -182,6 +182,11 @@ class Simulation:
             raise
         return sock
 
+    @property
+    def reactors(self) -> list[Reactor]:
+        """Those that `reactor` has made."""
+        return [reactor for reactor, _, _ in self._loops]
+
     # -- waiting ---------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
@@ -234,6 +239,9 @@ class Simulation:
         Raises SimulationError for threads that do not end and descriptors, interest in descriptors or
         time-outs that nobody has given up; whoever made them is still to close them before.
         """
+        if self.scheduler.broken:
+            self._end()  # it has been told to who runs it
+            return
         left = []
         self.sleep(SETTLING)
         for reactor, poller, thread in self._loops:
@@ -263,7 +271,7 @@ class Simulation:
                 self.scheduler.kill(thread.task, thread)
             self.scheduler.end()
 
-    def __enter__(self) -> Simulation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

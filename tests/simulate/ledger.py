@@ -60,6 +60,8 @@ class Do(enum.IntEnum):
     TIMER = enum.auto()
     WAIT_CANCELLED = enum.auto()
     BROADCAST = enum.auto()
+    WRITE_TO_ANOTHER = enum.auto()
+    CLOSE_AND_SLEEP = enum.auto()
 
 
 class Name(NamedTuple):

@@ -8,6 +8,7 @@ somebody closes, and, by the simulation, what the network and the machine do mea
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import socket
@@ -70,6 +71,14 @@ EXPECTED = (ConnectionClosedError, WouldBlockError, NotRegisteredError)
 _FOR_THE_LOOP = (Do.NOTHING, Do.REPLY, Do.RAISE, Do.CLOSE, Do.ABORT, Do.TIMER, Do.BROADCAST)
 
 
+_SLEEPING = (
+    Do.SLEEP,
+    Do.WRITE_SLEEP_WRITE,
+    Do.WAIT_CANCELLED,
+    Do.WRITE_TO_ANOTHER,
+    Do.CLOSE_AND_SLEEP,
+)
+
 # Where threads are interrupted between any two lines: not in files with locks of the real kind.
 _INTERRUPTIBLE = [
     str(Path(package.__file__ or "").parent / f"{name}.py")
@@ -131,6 +140,7 @@ class Run:
         self.ledger = Ledger(self.simulation.note, lambda: self.simulation.time)
         self.final_reasons: dict[object, CloseReason] = {}
         self._sources = 0
+        self._numbers = itertools.count()  # for messages to whomever; of each source they only grow
         self._clients: list[ClientConn] = []
         self._executors_of_clients = self.simulation.executor(4)
         self._shared_loop: Reactor | None = None
@@ -255,11 +265,11 @@ class Run:
         else:
             do = dice.choices(
                 list(Do),
-                [8, 8, 4, 2, 0.5, 0.3, 0.2, 2, 0.5, 1 if self._broadcasts else 0],
+                [8, 8, 4, 2, 0.5, 0.3, 0.2, 2, 0.5, 1 if self._broadcasts else 0, 2, 0.3],
             )[0]
         if kind == INLINE and do not in _FOR_THE_LOOP:
             do = Do.REPLY if not towards_client else Do.NOTHING
-        if do in (Do.SLEEP, Do.WRITE_SLEEP_WRITE, Do.WAIT_CANCELLED) and not self._sleeps:
+        if do in _SLEEPING and not self._sleeps:
             do = Do.NOTHING
         return Note(kind, Name(source, number), do, dice.choice([0, 0, 5, 60, 400]))
 
@@ -351,7 +361,15 @@ class Run:
         elif do is Do.WAIT_CANCELLED:
             context.wait_cancelled(self.dice.choice([0.01, 1.0]))
         elif do is Do.BROADCAST and end.client is None:
-            self._broadcast()
+            self._broadcast(3000 + source)
+        elif do is Do.WRITE_TO_ANOTHER and end.client is None:
+            self._sleep()
+            self._write_to_another(20_000 + source)
+            self._sleep()
+        elif do is Do.CLOSE_AND_SLEEP:
+            self._sleep()
+            conn.close()
+            self._sleep()
         return None
 
     def _set_timer(self, conn: Any) -> None:
@@ -367,8 +385,19 @@ class Run:
         if kind == 3:
             conn.cancel_timer(timer)
 
-    def _broadcast(self) -> None:
-        note = Note(POOLED, Name(900, self._source()), size=self.dice.choice([0, 50]))
+    def _write_to_another(self, source: int) -> None:
+        """By a handler, to whichever connection the dice choose."""
+        conns = self.server.connections()
+        if conns:
+            name = Name(source, next(self._numbers))
+            try:
+                self._write(self.dice.choice(conns), Note(POOLED, name, size=30))
+            except EXPECTED:
+                pass
+
+    def _broadcast(self, source: int) -> None:
+        name = Name(source, next(self._numbers))
+        note = Note(POOLED, name, size=self.dice.choice([0, 50]))
         self.ledger.maybe[note.name] = note.frame_size
         receivers = self.server.connections()
         policies: list[WhenFull] = ["refuse", "drop_oldest", "close"]
@@ -435,7 +464,7 @@ class Run:
         conns = self.server.connections()
         if self._broadcasts and self._chance(0.5):
             for _ in range(self.dice.choice([1, 3, 20])):
-                self._broadcast()
+                self._broadcast(2000 + source)
         elif conns:
             conn = self.dice.choice(conns)
             what = self.dice.randrange(8)
@@ -521,6 +550,7 @@ class Run:
             for thread in threads:
                 thread.join()
             self._end_clients()
+            self._check_timers()
             simulation.sleep(60.0)  # for what is still under way
             self._check(defects)
 
@@ -554,6 +584,21 @@ class Run:
             if reason is None:
                 raise SimulationError(f"{client!r} does not end")
             self.final_reasons[client] = reason
+
+    def _check_timers(self) -> None:
+        """All connections are gone: none of them has left a timer, harmless as it may be."""
+        loops = self.simulation.reactors
+
+        def left() -> int:
+            return sum(loop.statistics().timeouts_waiting for loop in loops)
+
+        if not self.ledger.left_behind:
+            try:
+                self.simulation.wait(
+                    lambda: not left(), 0.1
+                )  # the worker pools' own come once more
+            except SimulationError:
+                self.ledger.broken(f"{left()} timers are left, and no connection is")
 
     def _check(self, defects: _Defects) -> None:
         if self.ledger.broken_rules:

@@ -19,6 +19,9 @@ class Source:
     server: MessageServer | None = None
     cancelled = False
 
+    def monotonic(self) -> float:
+        return 0.0
+
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         return self.cancelled
 

@@ -25,6 +25,10 @@ class Source:
         self.cancelled = False
         self.waited: list[float | None] = []
 
+    def monotonic(self) -> float:
+        """The time that deadlines are in."""
+        return time.monotonic()
+
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Notes how long it was to sleep, and does not."""
         self.waited.append(timeout)

@@ -1,0 +1,115 @@
+"""Servers and clients in a simulation, for tests of programs that use tao.
+
+Contents: Simulation, simulation (a fixture for pytest).
+
+Owns the servers and clients that it has made, and ends them. They are real ones, with their loops, workers
+and sockets; what they run on is `reactor.testing`'s: nothing listens on this machine, nothing waits for
+real time, and a seed decides what the network and the threads do. The simulation's first thread, but for
+what says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import reactor.testing
+from reactor.testing import Faults, SimulatedSocket, SimulationError
+from tao.client import ClientConn
+from tao.server import Server
+
+__all__ = ["Faults", "Simulation", "SimulationError", "simulation"]
+
+HOST = "10.0.0.1"
+"""Where servers listen, unless told otherwise: an address in nobody's network."""
+
+TIMEOUT = 60.0
+"""Seconds of the simulation's that a client may take to connect."""
+
+GRACE = 30.0
+"""Seconds of the simulation's that a server which the test has not stopped is given for its end."""
+
+
+class Simulation(reactor.testing.Simulation):
+    """A network with servers and clients on it, about which `seed` alone decides.
+
+    with Simulation(seed=1) as simulation:
+        server = simulation.server(registry=registry)
+        client = simulation.client(server, registry=registry)
+        client.write(message)
+        simulation.wait(lambda: replies)
+
+    What waits, waits in the simulation: `client.wait_connected`, `server.stop`, `ctx.wait_cancelled` and so
+    on; a handler that is to take long calls `simulation.sleep`. At the end of the block clients are closed,
+    servers stopped and all that is left open is an error. See `reactor.testing.Simulation`.
+    """
+
+    def __init__(self, seed: int = 0, faults: Faults | None = None, **arguments: Any) -> None:
+        super().__init__(seed, faults, **arguments)
+        self._servers: list[tuple[Server, tuple[str, int]]] = []
+        self._clients: list[ClientConn] = []
+
+    def server(
+        self, address: tuple[str, int] = (HOST, 0), *, worker_size: int = 4, **arguments: Any
+    ) -> Server:
+        """A server that listens. `arguments` are those of `Server`; loop and workers are seen to."""
+        made = Server(
+            worker_size=worker_size,
+            reactor=self.reactor(),
+            executor=self.executor(worker_size),
+            **arguments,
+        )
+        self._servers.append((made, made.listen(address)))
+        return made
+
+    def client(self, server: Server | tuple[str, int], **arguments: Any) -> ClientConn:
+        """A client that is connected, to a server of this simulation's or to an address.
+
+        `arguments` are those of `ClientConn`; loop and worker are seen to. Raises ConnectionClosedError
+        when it cannot be connected; with `reconnect`, SimulationError after a minute of trying.
+        """
+        made = ClientConn(
+            self.address(server), reactor=self.reactor(), executor=self.executor(1), **arguments
+        )
+        self._clients.append(made)
+        made.start()
+        if not made.wait_connected(TIMEOUT):
+            raise SimulationError(f"{made!r} has not been connected in {TIMEOUT:g} s")
+        return made
+
+    def peer(self, server: Server | tuple[str, int]) -> SimulatedSocket:
+        """A bare socket that is connected, to send what no client would. The caller closes it."""
+        return self.connect(self.address(server))
+
+    def address(self, server: Server | tuple[str, int]) -> tuple[str, int]:
+        """Where a server of this simulation's listens."""
+        if isinstance(server, tuple):
+            return server
+        for made, address in self._servers:
+            if made is server:
+                return address
+        raise ValueError(f"{server!r} is none of this simulation's")
+
+    def close(self) -> None:
+        """Close clients and stop servers, then end the simulation. Raises SimulationError for what is left.
+
+        What a connection lost is told to its `on_close`, as ever.
+        """
+        if not self.scheduler.broken:
+            for client in self._clients:
+                client.close()
+            for server, _ in self._servers:
+                server.stop(GRACE)
+            for client in self._clients:
+                client.wait_closed(TIMEOUT)
+        super().close()
+
+
+def simulation(request: Any) -> Iterator[Simulation]:
+    """A fixture, still to be made one: `simulation = pytest.fixture(tao.testing.simulation)`.
+
+    Its parameter, if it is given some, is the seed: with `params=range(100)` each test is run with a
+    hundred of them, and the name of one that fails has its seed.
+    """
+    with Simulation(getattr(request, "param", 0)) as made:
+        yield made
