@@ -94,6 +94,22 @@ class _HandlerFailed(Exception):
     """What handlers of a run raise."""
 
 
+class _Unlocked:
+    """A lock that is always free."""
+
+    def acquire(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class _Defects(logging.Handler):
     """What is logged that must never be: a callback of the loop that raised, a job, a connection."""
 
@@ -102,8 +118,8 @@ class _Defects(logging.Handler):
         self.found: list[str] = []
 
     def createLock(self) -> None:
-        """None: one simulated thread at a time runs."""
-        self.lock = None
+        """One that nobody waits for: one simulated thread at a time runs."""
+        self.lock = _Unlocked()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "reactor" or record.levelno >= logging.CRITICAL:
