@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def signals() -> Iterator[Callable[[], int]]:
         yield lambda: count
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        _restore(signal.SIGALRM, before)
 
 
 @contextmanager
@@ -69,7 +70,13 @@ def kills(*threads: int) -> Iterator[None]:
     finally:
         over.set()
         sender.join()
-        signal.signal(signal.SIGUSR2, before)
+        _restore(signal.SIGUSR2, before)
+
+
+def _restore(number: int, before: Any) -> None:
+    """To ignore a signal takes back the one that may still be on its way; its default ends the process."""
+    signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, before)
 
 
 def _wait_for(seconds: float, wait: Callable[[], object]) -> object:
