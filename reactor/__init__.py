@@ -25,7 +25,7 @@ from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMa
 from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.tls import TlsStream, TlsTruncationError
-from reactor.waker import Waker
+from reactor.waker import Lock, Waker
 from reactor.workers import Job, WorkerPool
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "ForkError",
     "IllegalTransitionError",
     "Job",
+    "Lock",
     "OperatingSystem",
     "Pause",
     "Reactor",

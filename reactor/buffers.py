@@ -38,12 +38,15 @@ class SendQueue:
     __slots__ = ("_buffers", "size")
 
     def __init__(self) -> None:
-        self._buffers: deque[bytes | memoryview] = deque()
+        # Made by the first buffer: most connections never need it, and it is larger than all else of them.
+        self._buffers: deque[bytes | memoryview] | None = None
         self.size = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Add a buffer; it must not change from here on. An empty one is passed over. O(1)."""
         if data:
+            if self._buffers is None:
+                self._buffers = deque()
             self._buffers.append(data)
             self.size += len(data)
 
@@ -56,7 +59,10 @@ class SendQueue:
         """What the next send should be given: one joined buffer, or a vector of large ones."""
         size = 0
         head: list[bytes | memoryview] = []
-        for data in self._buffers:
+        buffers = self._buffers
+        if buffers is None:
+            return head
+        for data in buffers:
             head.append(data)
             size += len(data)
             if size >= JOIN_LIMIT or len(head) == BUFFERS_PER_SEND:
@@ -64,8 +70,8 @@ class SendQueue:
         if len(head) > 1 and size <= JOIN_LIMIT:
             joined = b"".join(head)
             for _ in head:
-                self._buffers.popleft()
-            self._buffers.appendleft(joined)
+                buffers.popleft()
+            buffers.appendleft(joined)
             return [joined]
         return head
 
@@ -75,7 +81,7 @@ class SendQueue:
             raise ValueError(f"{size} bytes cannot have been sent of {self.size}")
         self.size -= size
         buffers = self._buffers
-        while size:
+        while size and buffers:
             head = buffers[0]
             if len(head) > size:
                 # A view, so that a large buffer is not copied again for each part of it.
@@ -87,14 +93,14 @@ class SendQueue:
     def clear(self) -> int:
         """Forget all; returns how many bytes that was."""
         size, self.size = self.size, 0
-        self._buffers.clear()
+        self._buffers = None
         return size
 
     def __bool__(self) -> bool:
         return self.size > 0
 
     def __repr__(self) -> str:
-        return f"<SendQueue {self.size} bytes in {len(self._buffers)} buffers>"
+        return f"<SendQueue {self.size} bytes in {len(self._buffers or ())} buffers>"
 
 
 class ReceiveBuffer:
@@ -107,7 +113,7 @@ class ReceiveBuffer:
     __slots__ = ("_chunks", "needed", "size")
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | None = None  # None: nothing is kept, as mostly
         self.size = 0
         """Bytes kept."""
         self.needed = 0
@@ -115,12 +121,14 @@ class ReceiveBuffer:
 
     def put(self, data: bytes, needed: int = 0) -> None:
         """Keep `data`, of which `needed` bytes make something whole. Only when nothing is kept."""
-        self._chunks.append(data)
+        self._chunks = [data]
         self.size = len(data)
         self.needed = needed
 
     def append(self, data: bytes) -> None:
         """Add `data` to what is kept, if anything is."""
+        if self._chunks is None:
+            self._chunks = []
         self._chunks.append(data)
         self.size += len(data)
 
@@ -131,10 +139,11 @@ class ReceiveBuffer:
 
     def take(self) -> bytes:
         """Hand out all that is kept."""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+        chunks, self._chunks = self._chunks, None
         self.size = self.needed = 0
-        return data
+        if chunks is None:
+            return b""
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def __repr__(self) -> str:
         return f"<ReceiveBuffer {self.size} of {self.needed} bytes>"

@@ -144,7 +144,6 @@ class Connection:
         "_deadline",
         "_error",
         "_flush_posted",
-        "_handle_data",
         "_handler",
         "_in_flight",
         "_lock",
@@ -158,6 +157,7 @@ class Connection:
         "_queue",
         "_reactor",
         "_socket",
+        "_take_size",
         "_tls",
         "bytes_received",
         "bytes_sent",
@@ -186,8 +186,8 @@ class Connection:
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
         self._pause_on_output = pause_on_output
         self._handler = handler
-        self._handle_data = handler.handle_data
         self._options = options
+        self._take_size = min(TAKE_SIZE, options.output_limit // 4)
         self._notify = reactor.wake if notify is None else notify
         self._lock = reactor.system.lock()
         # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
@@ -237,15 +237,6 @@ class Connection:
         return self._machine.state is _OPEN and not self._paused
 
     @property
-    def idle(self) -> bool:
-        """Whether it is OPEN and nothing waits to be sent. The loop's thread."""
-        return (
-            self._machine.state is _OPEN
-            and not (self.outbox_size or self._queue.size)
-            and len(self.own) == self._own_taken
-        )
-
-    @property
     def cause(self) -> CloseCause:
         """What set the end in motion; of no meaning before that. Any thread."""
         return self._cause
@@ -263,8 +254,10 @@ class Connection:
         caller sees to it that `flush` is called: for who writes to many.
         """
         size = len(data)
-        limit = self._options.output_limit
-        with self._lock:
+        options, lock = self._options, self._lock
+        limit = options.output_limit
+        lock.acquire()  # as in `end`
+        try:
             if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
             if len(self.own) > self._own_taken:
@@ -276,15 +269,19 @@ class Connection:
             if pending <= limit:
                 self._outbox.append(data)
                 self.outbox_size += size
-            # Set only if there is something to flush: `flush` is what clears it.
-            posted = self._flush_posted or not self._outbox
-            self._flush_posted = self._flush_posted or bool(self._outbox)
+            posted = self._flush_posted
+            if self._outbox:  # else there is nothing to flush, and `flush` is what clears it
+                self._flush_posted = True
+            else:
+                posted = True
+        finally:
+            lock.release()
         if not posted and post:
             self._reactor.post(self.flush)
             self._notify()
-        if pending > limit:
-            return WriteResult.FULL
-        return _ACCEPTED if pending <= self._options.output.high else WriteResult.ABOVE_HIGH
+        if pending <= options.output.high:
+            return _ACCEPTED
+        return WriteResult.FULL if pending > limit else WriteResult.ABOVE_HIGH
 
     def _own_to_outbox(self) -> None:
         """Under the lock."""
@@ -417,7 +414,7 @@ class Connection:
         if answer:
             self._send_raw(answer)
         if plaintext:
-            self._handle_data(plaintext)
+            self._handler.handle_data(plaintext)
         if tls.ended and self._machine.state is _OPEN:
             self._handle_peer_fin()
 
@@ -441,7 +438,7 @@ class Connection:
                 elif self._tls is None:
                     self.last_received = self._reactor.pass_time
                     self.bytes_received += size
-                    self._handle_data(buffer[:size].tobytes())
+                    self._handler.handle_data(buffer[:size].tobytes())
                 else:
                     self._handle_ciphertext(self._tls, buffer[:size].tobytes())
             except Exception as error:
@@ -449,7 +446,7 @@ class Connection:
             return
         try:
             if ready & WRITE and self._machine.state is not _CLOSED:
-                if self._sending:
+                if self._machine.state in _SENDING:
                     self.flush()
                 else:
                     self._send_queue()  # of a handshake
@@ -485,21 +482,26 @@ class Connection:
 
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
-        with self._lock:
+        lock = self._lock
+        lock.acquire()  # `with` costs twice as much, and this is run for every batch
+        try:
             frames, self.own = self.own, []
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
+        finally:
+            lock.release()
         if self._channel is None:
             return sum(map(len, frames))
-        self.send_all(frames)
+        if len(frames) == 1:
+            self.send(frames[0])
+        else:
+            self.send_all(frames)
         return 0
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
-        if len(frames) == 1:
-            self.send(frames[0])
-        elif self._tls is None and frames and not self.outbox_size:
+        if frames and not (self.outbox_size or self._queue.size):
             self.send(b"".join(frames))
         elif frames:
             with self._lock:
@@ -513,18 +515,40 @@ class Connection:
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
         """
-        if (
-            self.outbox_size
-            or self._queue.size
-            or self._tls is not None
-            or self._machine.state not in _SENDING
-        ):
+        if self.outbox_size or self._queue.size or self._machine.state not in _SENDING:
             with self._lock:
                 self._outbox.append(data)
                 self.outbox_size += len(data)
             self.flush()
             return
+        if self._tls is not None:
+            try:
+                data = self._tls.encrypt(data)
+            except ssl.SSLError as error:
+                self.fail(error)
+                return
         # The usual case; without a queue in between it costs a quarter less.
+        if not self._transmit(data):
+            self._after_send()
+
+    def send_at_once(self, data: bytes) -> bool:
+        """Send it, if there is nothing that it would overtake; else do nothing. Whether it is sent, or
+        queued as what comes next. The loop's thread."""
+        if (
+            self._machine.state is not _OPEN
+            or self.outbox_size
+            or self._queue.size
+            or self._tls is not None
+            or len(self.own) > self._own_taken
+        ):
+            return False
+        if not self._transmit(data):
+            self._after_send()
+        return True
+
+    def _transmit(self, data: bytes) -> bool:
+        """Offer it to the kernel, with nothing queued before it, and queue what is not taken. Whether
+        all was."""
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
@@ -532,17 +556,15 @@ class Connection:
             sent = 0
         except OSError as error:
             self._queue.append(data)  # to be counted as unsent
+            self._in_flight = 0
             self.fail(error)
-            return
+            return False
         self.last_sent = self._reactor.pass_time
         self.bytes_sent += sent
-        if sent != len(data):
-            self._queue.append(memoryview(data)[sent:])
-            self._after_send()
-
-    @property
-    def _sending(self) -> bool:
-        return self._machine.state in _SENDING
+        if sent == len(data):
+            return True
+        self._queue.append(memoryview(data)[sent:])
+        return False
 
     def flush(self) -> None:
         """Send what was written, until the kernel takes no more. The loop's thread.
@@ -551,30 +573,39 @@ class Connection:
         there it can still be dropped. As long as the kernel takes nothing, `_flush_posted` stays set:
         writers need not post, for this is called when the socket takes bytes again.
         """
-        queue = self._queue
-        while self._sending:
+        queue, lock = self._queue, self._lock
+        more = True
+        while self._machine.state in _SENDING:
             if queue.size and not self._send_queue():
                 break
-            with self._lock:
+            if not more:
+                break  # what is written from here on is posted anew
+            lock.acquire()  # as in `end`
+            try:
                 frames = self._take_outbox()
+                more = self._flush_posted
+            finally:
+                lock.release()
             if not frames:
                 break
             data = frames[0] if len(frames) == 1 else b"".join(frames)
-            if self._tls is not None:
+            if self._tls is None:
+                self._transmit(data)
+            else:
                 try:
-                    data = self._tls.encrypt(data)
+                    queue.append(self._tls.encrypt(data))
                 except ssl.SSLError as error:
                     self.fail(error)
                     break
-            queue.append(data)
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
             self._after_send()
 
     def _take_outbox(self) -> list[bytes]:
-        """Frames for the next send: all of them, if they are not too many. Under the lock."""
+        """Frames for the next send: all of them, if they are not too many; else `_flush_posted` stays
+        set. Under the lock."""
         outbox, self._in_flight = self._outbox, self.outbox_size
-        most = min(TAKE_SIZE, self._options.output_limit // 4)
+        most = self._take_size
         if self.outbox_size <= most:
             self._outbox = []
             self.outbox_size = 0
@@ -587,6 +618,7 @@ class Connection:
         self._outbox = outbox[count:]
         self._in_flight = size
         self.outbox_size -= size
+        self._flush_posted = True
         return outbox[:count]
 
     def _send_queue(self) -> bool:
@@ -690,10 +722,13 @@ class Connection:
     def _begin_drain(self) -> None:
         if self._machine.state is not ConnectionState.DRAINING:
             return  # aborted between the call and now
-        self._set_deadline(self._options.drain_timeout, "sending what was left")
-        self._update_interest()
-        self._handler.handle_draining()
-        self.check_drained()
+        try:
+            self._handler.handle_draining()
+            self.check_drained()
+        finally:
+            if self._machine.state is ConnectionState.DRAINING:  # it takes a while
+                self._set_deadline(self._options.drain_timeout, "sending what was left")
+                self._update_interest()
 
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
@@ -706,16 +741,23 @@ class Connection:
         with self._lock:
             if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
                 return
-            self._machine.handle(ConnectionEvent.DRAINED)
+            state = self._machine.handle(ConnectionEvent.DRAINED)
+            if self._tls is None and self._cause is CloseCause.PEER_CLOSED:
+                # Its FIN came first, and nothing comes behind it: to close sends ours.
+                state = self._machine.handle(ConnectionEvent.PEER_FIN)
+        if state is _CLOSED:
+            self._finish()
+            return
         assert self._socket is not None
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # ENOTCONN: the peer has reset it
             self.fail(error)
             return
-        self._set_deadline(self._options.linger_timeout, None)
-        self._update_interest()
         self._receive_nothing()
+        if self._machine.state is _LINGERING:
+            self._set_deadline(self._options.linger_timeout, None)
+            self._update_interest()
 
     def _receive_nothing(self) -> None:
         """Read to the peer's FIN. To close with bytes unread would send RST and undo our last ones.
@@ -778,7 +820,8 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
         with self._lock:
-            self._own_to_outbox()
+            if self.own:
+                self._own_to_outbox()
             unsent = self._queue.clear() + self._in_flight + self.outbox_size
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0

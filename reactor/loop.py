@@ -26,6 +26,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVarTuple, Unpack
 
 from reactor.clock import Clock
@@ -48,6 +49,21 @@ CALLBACKS_PER_PASS = 10_000
 """Posted callbacks that run before descriptors are looked at again."""
 
 Arguments = TypeVarTuple("Arguments")
+
+_ceil = math.ceil
+
+# How often this process has been forked off from one with reactors in it. To ask the system for the
+# process's number instead cost a fifth of a `call_later`.
+_generation = 0
+
+
+def _count_generation() -> None:
+    global _generation  # noqa: PLW0603
+    _generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_generation)
 
 
 class HasFileno(Protocol):
@@ -141,8 +157,10 @@ class Reactor:
         self._closed = False
         self.thread = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
-        self._process = os.getpid()
-        self._passes = self._events = self._callbacks = self._fired = 0
+        self._generation = _generation
+        self.passes = 0
+        """Times that the loop came out of the selector. The loop's thread."""
+        self._events = self._callbacks = self._fired = 0
         self.pass_time = self._origin
         """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
         self.pass_seconds = 0.0
@@ -208,7 +226,7 @@ class Reactor:
         """
         if self._closed:
             return
-        if self._running and self._process == os.getpid():
+        if self._running and self._generation == _generation:
             raise ReentrancyError("stop the reactor before closing it: it is running")
         self._closed = True
         self._poller.close()
@@ -220,6 +238,11 @@ class Reactor:
     def running(self) -> bool:
         """Whether somebody is inside `run` or `run_once`. Any thread; a moment old."""
         return self._running
+
+    @property
+    def forked(self) -> bool:
+        """Whether it is another process's: this one was forked off from it, and must not use it."""
+        return self._generation != _generation
 
     @property
     def closed(self) -> bool:
@@ -247,7 +270,7 @@ class Reactor:
     def _pass(self, timeout: float | None) -> int:
         ready = self._poller.poll(timeout)
         self._waker.disarm()
-        self._passes = this_pass = self._passes + 1
+        self.passes = this_pass = self.passes + 1
         self.pass_time = now = self._monotonic()
         try:
             done = len(ready)
@@ -321,20 +344,12 @@ class Reactor:
         """The clock that the loop lives by."""
         return self._clock
 
-    # A tick stands for the moment origin + tick * TICK, computed in this one way everywhere; the two
-    # conversions correct their own rounding against it, so that no time-out is early by an ulp.
-
     def _tick_at(self, when: float) -> int:
-        """The last tick that has come at `when`."""
+        """The last tick that has come at `when`; see `put`."""
         tick = math.floor((when - self._origin) / TICK)
         if self._origin + (tick + 1) * TICK <= when:
             return tick + 1
         return tick if self._origin + tick * TICK <= when else tick - 1
-
-    def _tick_after(self, when: float) -> int:
-        """The first tick that is not before `when`."""
-        tick = math.ceil((when - self._origin) / TICK)
-        return tick if self._origin + tick * TICK >= when else tick + 1
 
     # -- calling later ---------------------------------------------------------------------------
 
@@ -343,7 +358,7 @@ class Reactor:
     ) -> Timeout:
         """Call it in this pass's step 4, or the next one's. In the order of the calls."""
         self._check()
-        timeout = Timeout(_bind(callback, arguments))
+        timeout = Timeout(partial(callback, *arguments) if arguments else callback)
         self._posted.append(timeout.fire)
         return timeout
 
@@ -354,9 +369,9 @@ class Reactor:
 
         Raises ReactorClosedError after `close`, ForkError in a forked child.
         """
-        if self._closed or self._process != os.getpid():
+        if self._closed or self._generation != _generation:
             self._check_process()
-        timeout = Timeout(_bind(callback, arguments))
+        timeout = Timeout(partial(callback, *arguments) if arguments else callback)
         self.post(timeout.fire)
         self._waker.wake()
         return timeout
@@ -379,7 +394,11 @@ class Reactor:
         *arguments: *Arguments,
     ) -> Timeout:
         """Call it in `delay` seconds; never earlier, and up to a millisecond later by design."""
-        return self.call_at(self._monotonic() + delay, callback, *arguments)
+        self._check()
+        return self.put(
+            Timeout(partial(callback, *arguments) if arguments else callback),
+            self._monotonic() + delay,
+        )
 
     def call_at(
         self,
@@ -393,10 +412,20 @@ class Reactor:
         Raises ValueError for a time that is not finite.
         """
         self._check()
-        if not math.isfinite(when):
-            raise ValueError(f"a time-out must be at a finite time, not {when!r}")
-        timeout = Timeout(_bind(callback, arguments))
-        self._wheel.add(timeout, self._tick_after(when))
+        return self.put(Timeout(partial(callback, *arguments) if arguments else callback), when)
+
+    def put(self, timeout: Timeout, when: float) -> Timeout:
+        """Have a time-out of the caller's making fire at `when`; returns it. For kinds of its own."""
+        # The first tick that is not before `when`. A tick stands for the moment origin + tick * TICK,
+        # computed in this one way everywhere; the rounding is corrected against it, so that no time-out
+        # is early by an ulp.
+        try:
+            tick = _ceil((when - self._origin) / TICK)
+        except (OverflowError, ValueError):
+            raise ValueError(f"a time-out must be at a finite time, not {when!r}") from None
+        if self._origin + tick * TICK < when:
+            tick += 1
+        self._wheel.add(timeout, tick)
         return timeout
 
     def call_every(
@@ -414,7 +443,8 @@ class Reactor:
         self._check()
         if not (math.isfinite(interval) and interval > 0.0):
             raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
-        return _Repetition(self, interval, _bind(callback, arguments))
+        action = partial(callback, *arguments) if arguments else callback
+        return _Repetition(self, interval, action)
 
     def call_at_stage_end(self, callback: Callable[[], object]) -> None:
         """Call it when this stage of the pass is over, before posted callbacks: for what gathers work
@@ -441,7 +471,7 @@ class Reactor:
             raise ValueError(f"{fileobj!r} is closed, or no descriptor at all ({fd})")
         if fd in self._channels:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
-        channel = Channel(fd, events, callback, self._passes if self._running else -1)
+        channel = Channel(fd, events, callback, self.passes if self._running else -1)
         if events:
             self._poller.register(fd, events)
         self._channels[fd] = channel
@@ -508,7 +538,7 @@ class Reactor:
     def statistics(self) -> Statistics:
         """A snapshot of the counters. Any thread: each number is right, all together are close."""
         return Statistics(
-            passes=self._passes,
+            passes=self.passes,
             wakeups=self._waker.wakeups,
             events=self._events,
             callbacks=self._callbacks,
@@ -518,7 +548,7 @@ class Reactor:
         )
 
     def _check(self) -> None:
-        if self._closed or self._process != os.getpid():
+        if self._closed or self._generation != _generation:
             self._check_process()
         if self.thread and self.thread != threading.get_ident():
             raise WrongThreadError(
@@ -527,7 +557,7 @@ class Reactor:
             )
 
     def _check_process(self) -> None:
-        if self._process != os.getpid():
+        if self._generation != _generation:
             raise ForkError(
                 "this reactor was made before the process was forked and is shared with the parent; "
                 "make a new one in the child"
@@ -538,7 +568,7 @@ class Reactor:
         state = "closed" if self._closed else "running" if self._running else "idle"
         return (
             f"<Reactor {state}, {len(self._channels)} channels, "
-            f"{len(self._wheel)} time-outs, {self._passes} passes>"
+            f"{len(self._wheel)} time-outs, {self.passes} passes>"
         )
 
 
@@ -552,7 +582,7 @@ class _Repetition(Timeout):
         self._reactor = reactor
         self._interval = interval
         self._next = reactor.time() + interval
-        reactor._wheel.add(self, reactor._tick_after(self._next))
+        reactor.put(self, self._next)
 
     def fire(self) -> None:
         action = self._callback
@@ -563,18 +593,8 @@ class _Repetition(Timeout):
         # multiple that is still to come.
         behind = reactor.pass_time - self._next
         self._next += self._interval * (1 + max(0, math.floor(behind / self._interval)))
-        reactor._wheel.add(self, reactor._tick_after(self._next))
+        reactor.put(self, self._next)
         action()
-
-
-def _bind(
-    callback: Callable[[Unpack[Arguments]], object], arguments: tuple[*Arguments]
-) -> Callable[[], object]:
-    if not callable(callback):
-        raise TypeError(f"a callback must be callable, not {callback!r}")
-    if not arguments:
-        return callback
-    return lambda: callback(*arguments)
 
 
 def _log_failure(callback: object) -> None:

@@ -31,6 +31,8 @@ class ConnectionState(enum.Enum):
     CLOSED = "CLOSED"
     """Final. The descriptor is gone."""
 
+    __hash__ = object.__hash__  # members are single; Enum's own is written in Python
+
     def __str__(self) -> str:
         return self.value
 
@@ -56,6 +58,8 @@ class ConnectionEvent(enum.Enum):
     """This side wants to end now."""
     FAIL = "FAIL"
     """The connection cannot go on: an error of the network, of TLS, of the protocol."""
+
+    __hash__ = object.__hash__
 
     def __str__(self) -> str:
         return self.value

@@ -298,18 +298,21 @@ class WorkerPool:
             self._running[thread] = None
             # One may park, and only on a thread of our own: others may wait for somebody else's.
             park = self._owns_executor and not self._parked and not self._shut_down
-            if park:
-                self._parked = True
-                if self._bell is None:
+            if park and self._bell is None:
+                try:
                     self._bell = _Bell()
                     weakref.finalize(self, self._bell.close)  # for a pool that nobody shuts down
-                bell = self._bell
+                except OSError:
+                    park = False  # out of descriptors: the next one may have more luck
+            bell = self._bell
+            if park:
+                self._parked = True
             else:
                 self._end_drain(thread)
         if self._finished:
             self._reactor.post(self._finish)
         self._reactor.wake()
-        if not park:
+        if not park or bell is None:
             return False
         if bell.wait():
             return True

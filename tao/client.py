@@ -235,7 +235,7 @@ class ClientConn(Conn["ClientConn"]):
         logger.warning("%s: cannot connect: %s", self, error, extra=extra)
         self._session.fail_to_open(error)
 
-    def _handle_open(self) -> None:
+    def _handle_open(self, _session: Session[ClientConn]) -> None:
         self._opened_at = self._reactor.time()
         with self._settled:
             # Before anything that is written from now on: `write` takes this lock too, as long as
@@ -246,7 +246,7 @@ class ClientConn(Conn["ClientConn"]):
                 self._session.connection.send_all(frames)
             self._settled.notify_all()
 
-    def _handle_gone(self, reason: CloseReason) -> None:
+    def _handle_gone(self, _session: Session[ClientConn], reason: CloseReason) -> None:
         """The connection is closed, and on_close has returned."""
         if self._connector is not None:
             self._connector.cancel()

@@ -26,8 +26,8 @@ SLOW = 0.001
 """Seconds from which on every batch of pooled handlers is entered in the histogram."""
 
 SAMPLING = 16
-"""Of quicker ones, and of handlers inline, every so manieth segment or batch is, with that weight: to time
-each of them cost an echo 7 in 100 of its rate."""
+"""Of quicker ones, and of handlers inline, those of every so manieth pass of the loop are, with that
+weight: to time each of them cost an echo 7 in 100 of its rate."""
 SAMPLING_MASK = SAMPLING - 1
 
 
@@ -109,7 +109,6 @@ class Metrics:
         "handler_seconds",
         "histogram",
         "messages_in",
-        "segments",
     )
 
     def __init__(self) -> None:
@@ -117,7 +116,6 @@ class Metrics:
         # Of connections that are gone; those that are open count for themselves.
         self.messages_in = self.bytes_in = self.bytes_out = 0
         self.handled = 0
-        self.segments = 0  # segments and batches: whose turn it is to be timed
         self.handler_seconds = 0.0
         self.histogram = [0] * (len(BUCKET_BOUNDS) + 1)
         self.errors: dict[str, int] = {}

@@ -228,7 +228,11 @@ class Server:
         return self._reactor
 
     def _add_acceptor(self, reactor: Reactor, sock: socket.socket) -> None:
-        acceptor = Acceptor(reactor, sock, self._handle_accepted)
+        bound = sock.getsockname()
+        # Where all that comes by it has arrived, unless it listens everywhere.
+        local = None if isinstance(bound, tuple) and bound[0] in ("0.0.0.0", "::") else bound
+        accept = partial(self._handle_accepted, local, self._handle_gone, self._handle_open)
+        acceptor = Acceptor(reactor, sock, accept)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             acceptor.pause()
         self._acceptors.append(acceptor)
@@ -269,7 +273,7 @@ class Server:
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM stop it in good order for that time, unless the
         program has handlers of its own for them; a second one stops it at once. Raises TaoError when
-        nothing listens.
+        nothing listens, or when it is being served already.
         """
         if self._reactor is None or (not self._acceptors and not self._stop_asked):
             raise TaoError("nothing to serve: call listen(address) first, or start(address)")
@@ -277,6 +281,8 @@ class Server:
         with self._lock:
             if self._finished.is_set():
                 return
+            if self._serving and not reactor.forked:
+                raise TaoError("this server is being served already; call stop() to end that")
             self._serving = True
         self._serving_thread = threading.get_ident()
         try:
@@ -413,8 +419,15 @@ class Server:
 
     # -- connections -----------------------------------------------------------------------------
 
-    def _handle_accepted(self, sock: socket.socket, address: Any) -> None:
-        """The loop's thread."""
+    def _handle_accepted(
+        self,
+        local: Any,
+        on_gone: Callable[[Session[ServerConn], CloseReason], None],
+        on_open: Callable[[Session[ServerConn]], None],
+        sock: socket.socket,
+        address: Any,
+    ) -> None:
+        """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
         host = address[0] if isinstance(address, tuple) else ""
         if len(self._sessions) >= self._max_connections:
             self._refuse(sock, address, "max_connections", self._max_connections)
@@ -438,15 +451,16 @@ class Server:
             codec=self._codec,
             callbacks=self._callbacks,
             options=self._options,
-            on_gone=partial(self._handle_gone, net_id),
-            on_open=partial(self._handle_open, conn),
+            on_gone=on_gone,
+            on_open=on_open,
             server=self,
+            remote_address=address,
+            local_address=local,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
             metrics=self._metrics,
             context=self._context,
         )
         conn._session = session
-        session.remote_address = address
         self._sessions[net_id] = session
         if self._max_per_address is not None and host:
             self._per_address[host] += 1
@@ -455,10 +469,10 @@ class Server:
             for acceptor in self._acceptors:
                 acceptor.pause()
 
-    def _handle_open(self, conn: ServerConn) -> None:
+    def _handle_open(self, session: Session[ServerConn]) -> None:
         """The connection is OPEN. The loop's thread."""
         for interval, callback in self._schedules:
-            conn.run_every(interval, callback)
+            session.conn.run_every(interval, callback)
 
     def _refuse(self, sock: socket.socket, address: Any, what: str, limit: int) -> None:
         self._metrics.connections_refused += 1
@@ -466,13 +480,13 @@ class Server:
         logger.warning("refused %s: %s (%d) is reached", peer, what, limit, extra={"peer": peer})
         sock.close()
 
-    def _handle_gone(self, net_id: int, reason: CloseReason) -> None:
+    def _handle_gone(self, session: Session[ServerConn], reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
         with self._counting:
-            session = self._sessions.pop(net_id, None)
-            if session is not None:
+            present = self._sessions.pop(session.net_id, None) is not None
+            if present:
                 self._metrics.add_traffic(session.traffic)
-        if session is not None:
+        if present:
             self._make_room(session.remote_address)
             for group in list(self._groups.values()):
                 group.leave(session.conn)
@@ -526,13 +540,18 @@ class Server:
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        return self._deliver([session.conn for session in self._snapshot()], message, when_full)
+        return self._deliver(self._snapshot(), message, when_full)
 
     def _snapshot(self) -> list[Session[ServerConn]]:
         return list(self._sessions.values())
 
-    def _deliver(
+    def _deliver_to(
         self, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
+    ) -> BroadcastReport:
+        return self._deliver([conn._session for conn in conns], message, when_full)
+
+    def _deliver(
+        self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
     ) -> BroadcastReport:
         if when_full not in ("refuse", "drop_oldest", "close"):
             raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
@@ -541,22 +560,32 @@ class Server:
         reactor, pool = self._reactor, self._pool
         at_once = reactor is not None and reactor.in_loop_thread()
         drop_oldest = when_full == "drop_oldest"
+        thread = threading.get_ident()
         refused = closed = sent = 0
         flushes: list[Callable[[], None]] = []
         try:
-            for conn in conns:
-                session = conn._session
+            for session in sessions:
+                connection = session.connection
                 own = frame
-                if session.codec is not codec:
+                if session.codec is codec:
+                    if at_once and connection.send_at_once(frame):
+                        sent += 1
+                        continue
+                else:
                     try:
                         own = session.codec.encode(message)
                     except Exception as error:
-                        logger.warning("%s: its codec cannot encode a broadcast: %s", conn, error)
+                        logger.warning(
+                            "%s: its codec cannot encode a broadcast: %s", session.conn, error
+                        )
                         refused += 1
                         continue
-                result = session.deliver(own, drop_oldest=drop_oldest, at_once=at_once)
-                if session.connection.outbox_size:
-                    flushes.append(session.connection.flush)
+                if session.handler_thread == thread:
+                    result = session.deliver_own(own, drop_oldest=drop_oldest)
+                else:
+                    result = connection.write(own, drop_oldest=drop_oldest, post=False)
+                if connection.outbox_size:
+                    flushes.append(connection.flush)
                 if result is WriteResult.CLOSED:
                     closed += 1
                 elif result is WriteResult.FULL:
@@ -579,7 +608,7 @@ class Server:
         group = self._groups.get(name)
         if group is None:
             # Of two threads that ask at once, both get the one that was put in first.
-            group = self._groups.setdefault(name, Group(name, self._deliver))
+            group = self._groups.setdefault(name, Group(name, self._deliver_to))
         return group
 
     def metrics(self) -> MetricsSnapshot:

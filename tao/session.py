@@ -126,11 +126,9 @@ class Session(Generic[C]):
         "_calls",
         "_cancelled",
         "_closed_with",
-        "_codec",
-        "_connection",
         "_context",
+        "_context_source",
         "_decoded_by",
-        "_handler_thread",
         "_inbox",
         "_input",
         "_interrupted",
@@ -154,7 +152,10 @@ class Session(Generic[C]):
         "_undecoded",
         "_unhandled",
         "_written",
+        "codec",
         "conn",
+        "connection",
+        "handler_thread",
         "local_address",
         "messages_in",
         "net_id",
@@ -174,9 +175,11 @@ class Session(Generic[C]):
         codec: Codec,
         callbacks: Callbacks[C],
         options: SessionOptions,
-        on_gone: Callable[[CloseReason], object],
-        on_open: Callable[[], object] | None = None,
+        on_gone: Callable[[Session[C], CloseReason], object],
+        on_open: Callable[[Session[C]], object] | None = None,
         server: MessageServer | None = None,
+        remote_address: Any = None,
+        local_address: Any = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         metrics: Metrics | None = None,
@@ -185,8 +188,9 @@ class Session(Generic[C]):
         self.conn = conn
         self.net_id = net_id
         self.server = server
-        self.remote_address: Any = None  # written once, when it opens
-        self.local_address: Any = None
+        # Written once, before it opens or then.
+        self.remote_address = remote_address
+        self.local_address = local_address
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self._pool = pool
@@ -195,7 +199,8 @@ class Session(Generic[C]):
         self._metrics = Metrics() if metrics is None else metrics
         # What context variables the handlers see and set: this connection's own, entered by one
         # worker at a time. A copy costs the same however many there are.
-        self._context = contextvars.copy_context() if context is None else context.copy()
+        self._context_source = contextvars.copy_context() if context is None else context
+        self._context: contextvars.Context | None = None  # made on the first worker
         self.messages_in = 0
         """Frames received. Written on the loop's thread."""
         self._options = options
@@ -204,14 +209,15 @@ class Session(Generic[C]):
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
-        self.timers = ConnectionTimers(reactor, self.enqueue)
         self._lock = reactor.system.lock()
+        self.timers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
-        self._codec = codec
+        self.codec = codec
+        """What encodes and decodes from here on."""
         self._interrupted = False
         # The loop's thread.
         self._decoded_by = codec  # what has decoded the messages in the inbox and the batch
@@ -235,10 +241,10 @@ class Session(Generic[C]):
         # Bytes in the connection's `own`, which is what the handlers in hand have written: on the thread
         # that runs them, and 0 when there are none.
         self._written = 0
-        # The number of the thread that runs a handler of this connection, or 0. A thread only asks
-        # whether it is its own number, which no other thread writes.
-        self._handler_thread = 0
-        self._connection = Connection(
+        self.handler_thread = 0
+        """The number of the thread that runs a handler of this connection, or 0. A thread only asks whether
+        it is its own number, which no other thread writes."""
+        self.connection = Connection(
             reactor,
             self,
             options=options.connection,
@@ -246,22 +252,22 @@ class Session(Generic[C]):
             tls=tls,
             pause_on_output=pause_on_output,
         )
+        """The bytes below."""
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
     def handle_data(self, data: bytes) -> None:
         """Bytes came: make messages of them, and run inline handlers at once. The loop's thread."""
-        codec = self._codec
+        codec = self.codec
         if self._input.size or codec is not self._decoded_by:
             joined = self._join_input(data)
             if joined is None:
                 return
             data = joined
-        metrics = self._metrics
-        metrics.segments = segments = metrics.segments + 1
-        begun = 0.0 if segments & SAMPLING_MASK else self._monotonic()
+        reactor = self._reactor
+        begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._registry.find
-        connection = self._connection
+        connection = self.connection
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
@@ -269,7 +275,7 @@ class Session(Generic[C]):
         broken: Exception | None = None
         alone = self._batch is None and not inbox
         if alone:
-            self._handler_thread = self._reactor.thread
+            self.handler_thread = reactor.thread
         waiting = not alone
         try:
             for number, value, end in codec.decode(data):
@@ -308,7 +314,7 @@ class Session(Generic[C]):
             # The codec cannot go on. In its turn: what came before is handled and answered.
             broken = error
         if alone:
-            self._handler_thread = 0
+            self.handler_thread = 0
             if replies:
                 if reply_frame is not None:
                     replies.append(reply_frame)
@@ -318,9 +324,9 @@ class Session(Generic[C]):
                 connection.send(reply_frame)
             inline = count - len(inbox)
             if inline:
-                metrics.handled += inline
+                self._metrics.handled += inline
                 if begun:
-                    metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
+                    self._metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
         if broken is not None:
             self._fail_stream(broken, data[start:])
@@ -336,15 +342,18 @@ class Session(Generic[C]):
 
     def run(self, now: float) -> float:
         """Handle the batch. On a worker; one worker at a time has a session."""
-        return self._context.run(self._handle_batch, now)
+        context = self._context
+        if context is None:
+            context = self._context = self._context_source.copy()
+        return context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
-        batch, replies = self._batch, self._connection.own
+        batch, replies = self._batch, self.connection.own
         assert batch is not None
         conn, codec, pool = self.conn, self._decoded_by, self._pool
         monotonic = self._monotonic
         left = len(batch)
-        self._handler_thread = threading.get_ident()
+        self.handler_thread = threading.get_ident()
         try:
             for handler, inline, message, _, _, _ in batch:
                 if inline:
@@ -364,7 +373,7 @@ class Session(Generic[C]):
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block
         finally:
-            self._handler_thread = 0
+            self.handler_thread = 0
             self._left = left
         now = monotonic()
         self._took = now - begun
@@ -373,38 +382,39 @@ class Session(Generic[C]):
     @property
     def _uncollected(self) -> int:
         """Bytes that the handlers in hand have written and nobody has collected yet."""
-        return self._written - self._connection.own_size
+        return self._written - self.connection.own_size
 
     def collect(self) -> None:
         """Send what the batch has brought so far. The loop's thread."""
         if self._batch is not None:
-            self._connection.collect()
+            self.connection.collect()
 
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
-        if self._connection.own:
-            late = self._connection.end()
+        connection = self.connection
+        if connection.own:
+            late = connection.end()
             self._written = 0
             if late and self._closed_with is not None:
                 reason = self._closed_with
                 self._closed_with = replace(reason, unsent=reason.unsent + late)
         batch, self._batch = self._batch, None
         assert batch is not None
-        handled = len(batch) - self._left
+        left = self._left
+        handled = len(batch) - left
         if self._calls:
             handled = sum(item[0] not in _NO_MESSAGE for item in batch[:handled])
-            self._calls = self._left > 0 or bool(self._inbox)
+            self._calls = left > 0 or bool(self._inbox)
         metrics = self._metrics
         metrics.handled += handled
-        metrics.segments += 1
         if handled and self._took > SLOW:
             metrics.observe(handled, self._took, weight=1)
-        elif handled and not metrics.segments & SAMPLING_MASK:
+        elif handled and not self._reactor.passes & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
-        if self._left:
-            self._inbox[:0] = batch[-self._left :]
+        if left:
+            self._inbox[:0] = batch[-left:]
         elif not (self._inbox or self._input.size or self._interrupted) and (
-            self._connection.undisturbed
+            connection.undisturbed
         ):
             return  # the usual case: nothing has come in the meantime
         self._advance()
@@ -421,11 +431,11 @@ class Session(Generic[C]):
         if self._batch is not None:
             return
         self._interrupted = False
-        if self._codec is not self._decoded_by:
+        if self.codec is not self._decoded_by:
             self._read_again()
-        state = self._connection.state
+        state = self.connection.state
         if state is not ConnectionState.OPEN and (
-            state is not ConnectionState.DRAINING or self._connection.cause not in _SEEN_THROUGH
+            state is not ConnectionState.DRAINING or self.connection.cause not in _SEEN_THROUGH
         ):
             self._drop_waiting()
         if self._closed_with is not None:
@@ -435,36 +445,36 @@ class Session(Generic[C]):
                 self._finish(self._closed_with)
             return
         # A connection whose peer does not read has to wait; `handle_writable` comes back here.
-        if not self._connection.paused & Pause.OUTPUT:
+        if not self.connection.paused & Pause.OUTPUT:
             while self._inbox and self._inbox[0][1] and self._may_go_on():
                 self._run_inline(self._inbox.pop(0))
             if self._backlog and not self._inbox:
                 self._backlog = False
                 self.handle_data(self._input.take())
         self._after_decode()
-        self._connection.check_drained()
+        self.connection.check_drained()
 
     def _may_go_on(self) -> bool:
-        return not (self._interrupted or self._connection.paused & Pause.OUTPUT)
+        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
 
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
-        if self._batch is None and not self._connection.paused & Pause.OUTPUT:
+        if self._batch is None and not self.connection.paused & Pause.OUTPUT:
             if self._inbox and not self._inbox[0][1] and not self._interrupted:
                 self._submit()
             elif self._inbox or self._backlog or self._interrupted:
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
         if self._backlog or len(self._inbox) >= self._room:
-            self._connection.pause_reading(Pause.WORK)
-        elif self._connection.paused & Pause.WORK:
-            self._connection.resume_reading(Pause.WORK)
+            self.connection.pause_reading(Pause.WORK)
+        elif self.connection.paused & Pause.WORK:
+            self.connection.resume_reading(Pause.WORK)
 
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
         self._metrics.handled += 1
-        replies = self._connection.own
-        self._handler_thread = self._reactor.thread
+        replies = self.connection.own
+        self.handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
             if reply is not None:
@@ -472,14 +482,14 @@ class Session(Generic[C]):
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
         finally:
-            self._handler_thread = 0
+            self.handler_thread = 0
         if replies:
-            self._connection.end()
+            self.connection.end()
             self._written = 0
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
-        if self._codec is self._decoded_by:
+        if self.codec is self._decoded_by:
             return self._input.join(data)
         # What was read before these, and not handled, is the new codec's too: `_advance` will see to
         # it when the handler that has changed it returns.
@@ -512,7 +522,7 @@ class Session(Generic[C]):
 
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
-        self._decoded_by = self._codec
+        self._decoded_by = self.codec
         self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
         pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
         pieces.append(self._input.take() if self._input.size else b"")
@@ -522,7 +532,7 @@ class Session(Generic[C]):
         self._backlog = bool(data)
         if data:
             self._input.put(data)
-        self._connection.resume_reading(Pause.PROTOCOL)
+        self.connection.resume_reading(Pause.PROTOCOL)
 
     def _drop_waiting(self) -> None:
         """The end is one after which nothing more is begun, but for what the application is owed."""
@@ -553,20 +563,20 @@ class Session(Generic[C]):
         if self._batch is not None or self._inbox or self._backlog:
             return False
         # What one codec took for the beginning of a frame may be whole ones to the next.
-        return self._codec is self._decoded_by or not self._input.size
+        return self.codec is self._decoded_by or not self._input.size
 
     def refuse(self, error: BaseException) -> None:
         """There are no workers any more; called instead of `run`. The loop's thread."""
         batch, self._batch = self._batch, None
         assert batch is not None
-        if self._connection.state is ConnectionState.CLOSED:
+        if self.connection.state is ConnectionState.CLOSED:
             # What is left is owed to the application: here, if it cannot be elsewhere.
             self._batch = batch
             self.run(self._monotonic())
             self.finish()
         else:
             self._inbox[:0] = batch
-            self._connection.fail(error)
+            self.connection.fail(error)
 
     # -- errors ----------------------------------------------------------------------------------
 
@@ -586,7 +596,7 @@ class Session(Generic[C]):
         self._calls = True
         report = partial(self._report_broken, error, len(data))
         self._inbox.append((_owed, False, report, data, 0, len(data)))
-        self._connection.pause_reading(Pause.PROTOCOL)
+        self.connection.pause_reading(Pause.PROTOCOL)
 
     def _report_broken(self, error: Exception, size: int) -> None:
         """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
@@ -633,22 +643,24 @@ class Session(Generic[C]):
     def handle_open(self) -> None:
         """The state is OPEN."""
         self._opened = True
-        self.remote_address = self._connection.address("remote")
-        self.local_address = self._connection.address("local")
+        if self.remote_address is None:
+            self.remote_address = self.connection.address("remote")
+        if self.local_address is None:
+            self.local_address = self.connection.address("local")
         if self._options.heartbeat is not None:
             self._keeper = HeartbeatKeeper(
-                self._options.heartbeat, self._reactor, self._connection, self.write
+                self._options.heartbeat, self._reactor, self.connection, self.write
             )
         if self._callbacks.on_connect is not None:
             # Owed, and queued before anything is sent: however soon the connection ends, on_connect
             # comes before on_close.
             self.enqueue(self._on_connect, owed=True)
         if self._on_open is not None:
-            self._on_open()
+            self._on_open(self)
 
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
-        self._connection.fail(error)
+        self.connection.fail(error)
 
     def _on_connect(self) -> None:
         on_connect = self._callbacks.on_connect
@@ -696,12 +708,17 @@ class Session(Generic[C]):
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
-        reason = replace(
-            reason, unhandled=self._unhandled, undecoded=self._input.size + self._undecoded
+        reason = CloseReason(
+            reason.cause,
+            reason.error,
+            reason.unsent,
+            reason.dropped,
+            self._unhandled,
+            self._input.size + self._undecoded,
         )
         self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
-            self._on_gone(reason)
+            self._on_gone(self, reason)
             return
         self._calls = True
         self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
@@ -714,26 +731,21 @@ class Session(Generic[C]):
             on_close(self.conn, reason)
         except BaseException as failure:
             self._log(logging.ERROR, "%s: on_close raised", self.conn, error=failure)
-        self._reactor.post(partial(self._on_gone, reason))
+        self._reactor.post(partial(self._on_gone, self, reason))
 
     # -- any thread ------------------------------------------------------------------------------
 
     @property
     def traffic(self) -> Traffic:
         """What has passed so far."""
-        connection = self._connection
+        connection = self.connection
         return self.messages_in, connection.bytes_received, connection.bytes_sent
-
-    @property
-    def connection(self) -> Connection:
-        """The bytes below."""
-        return self._connection
 
     @property
     def heart_beat(self) -> float:
         """The Unix time in seconds of the last byte's arrival, by our own clock."""
         clock = self._reactor.clock
-        return clock.unix() - (clock.monotonic() - self._connection.last_received)
+        return clock.unix() - (clock.monotonic() - self.connection.last_received)
 
     def on_loop(self, function: Callable[[int], object], argument: int) -> None:
         """Call a method of the connection's on the loop's thread: now, if this is it."""
@@ -747,39 +759,32 @@ class Session(Generic[C]):
 
     def write(self, message: Message) -> bool:
         """Encode a message and queue it. See `Conn.write`."""
-        return self.write_frame(self._codec.encode(message))
+        return self.write_frame(self.codec.encode(message))
 
     def write_frame(self, frame: bytes) -> bool:
         """Queue what is encoded already."""
-        if self._handler_thread == threading.get_ident():
+        if self.handler_thread == threading.get_ident():
             return self._write_own(frame)
-        result = self._connection.write(frame)
+        result = self.connection.write(frame)
         if result is WriteResult.ACCEPTED:
             return True
         if result is WriteResult.ABOVE_HIGH:
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
 
-    def deliver(self, frame: bytes, *, drop_oldest: bool, at_once: bool) -> WriteResult:
-        """One of many receivers of a frame. `at_once` is for the loop's thread; without it, the caller
-        sees to it that the connection's `flush` is called."""
-        if self._handler_thread == threading.get_ident():
-            try:
-                self._write_own(frame)  # in line with what its handler has written
-                return WriteResult.ACCEPTED
-            except ConnectionClosedError:
-                return WriteResult.CLOSED
-            except WouldBlockError:
-                pass  # to be refused again, or to make room
-        connection = self._connection
-        if at_once and connection.idle:
-            connection.send(frame)
+    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
+        """A frame for many, of whom this connection's own handler is the sender."""
+        try:
+            self._write_own(frame)  # in line with what it has written
             return WriteResult.ACCEPTED
-        return connection.write(frame, drop_oldest=drop_oldest, post=False)
+        except ConnectionClosedError:
+            return WriteResult.CLOSED
+        except WouldBlockError:  # to be refused again, or to make room
+            return self.connection.write(frame, drop_oldest=drop_oldest, post=False)
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
-        connection = self._connection
+        connection = self.connection
         state = connection.state
         if state is not ConnectionState.OPEN and (
             state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
@@ -804,7 +809,7 @@ class Session(Generic[C]):
 
     def _full_error(self) -> WouldBlockError:
         return WouldBlockError(
-            f"{self._connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
+            f"{self.connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
             f"{self.conn}, and the limit is {self._options.connection.output_limit}: nothing was queued"
         )
 
@@ -812,28 +817,23 @@ class Session(Generic[C]):
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
     ) -> None:
         """See `Conn.close`."""
-        if self._connection.close(cause, error) and cause not in _SEEN_THROUGH:
+        if self.connection.close(cause, error) and cause not in _SEEN_THROUGH:
             self._interrupted = True
 
     def abort(
         self, cause: CloseCause = CloseCause.ABORTED, error: BaseException | None = None
     ) -> bool:
         """See `Conn.abort`. Returns whether there was something to abort."""
-        aborted = self._connection.abort(cause, error)
+        aborted = self.connection.abort(cause, error)
         if aborted:
             self._interrupted = True
         return aborted
 
-    @property
-    def codec(self) -> Codec:
-        """What encodes and decodes from here on."""
-        return self._codec
-
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
-        self._codec = codec
+        self.codec = codec
         self._interrupted = True
-        if self._handler_thread != threading.get_ident():
+        if self.handler_thread != threading.get_ident():
             # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
             self._reactor.post(self._advance)
             self._pool.notify()
@@ -841,10 +841,10 @@ class Session(Generic[C]):
     @property
     def cancelled(self) -> bool:
         """Whether replies are no longer wanted."""
-        state = self._connection.state
+        state = self.connection.state
         return state is ConnectionState.CLOSED or (
             state in (ConnectionState.DRAINING, ConnectionState.LINGERING)
-            and self._connection.cause is not CloseCause.PEER_CLOSED
+            and self.connection.cause is not CloseCause.PEER_CLOSED
         )
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from reactor import Reactor, Timeout
+from reactor import Lock, Reactor, Timeout
 
 __all__ = ["ConnectionTimers"]
 
@@ -39,11 +39,17 @@ class ConnectionTimers:
 
     __slots__ = ("_ended", "_enqueue", "_lock", "_reactor", "_timers")
 
-    def __init__(self, reactor: Reactor, enqueue: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        enqueue: Callable[[Callable[[], object]], object],
+        lock: Lock | None = None,
+    ) -> None:
         self._reactor = reactor
         self._enqueue = enqueue
-        self._lock = reactor.system.lock()
-        self._timers: dict[int, _Timer] = {}
+        # Guards what follows. The owner's own will do: it is never held for long.
+        self._lock = reactor.system.lock() if lock is None else lock
+        self._timers: dict[int, _Timer] | None = None  # made by the first
         self._ended = False
 
     def run_at(self, when: float, callback: Callable[[float], object]) -> int:
@@ -69,6 +75,8 @@ class ConnectionTimers:
         with self._lock:
             if self._ended:
                 return timer_id  # the connection has ended, and its timers with it
+            if self._timers is None:
+                self._timers = {}
             self._timers[timer_id] = timer
         if self._reactor.in_loop_thread():
             self._start(timer_id, timer, when, interval)
@@ -82,7 +90,7 @@ class ConnectionTimers:
         Returns whether it was still to run.
         """
         with self._lock:
-            timer = self._timers.pop(timer_id, None)
+            timer = None if self._timers is None else self._timers.pop(timer_id, None)
             if timer is None:
                 return False
             timeout, timer.timeout = timer.timeout, None
@@ -97,15 +105,16 @@ class ConnectionTimers:
         """Cancel all, and those that come. The loop's thread."""
         with self._lock:
             self._ended = True
-            timers, self._timers = self._timers, {}
-        for timer in timers.values():
-            if timer.timeout is not None:
-                timer.timeout.cancel()
+            timers, self._timers = self._timers, None
+        if timers is not None:
+            for timer in timers.values():
+                if timer.timeout is not None:
+                    timer.timeout.cancel()
 
     def _start(self, timer_id: int, timer: _Timer, when: float, interval: float) -> None:
         """Into the wheel. The loop's thread."""
         with self._lock:
-            if timer_id not in self._timers:
+            if self._timers is None or timer_id not in self._timers:
                 return  # cancelled meanwhile
             if timer.repeats:
                 timer.timeout = self._reactor.call_every(interval, self._expire, timer_id, timer)
@@ -124,11 +133,11 @@ class ConnectionTimers:
         """In the connection's order, on a worker."""
         with self._lock:
             timer.waiting = False
-            if timer_id not in self._timers:
+            if self._timers is None or timer_id not in self._timers:
                 return
             if not timer.repeats:
                 del self._timers[timer_id]
         timer.callback(self._reactor.clock.unix())
 
     def __len__(self) -> int:
-        return len(self._timers)
+        return 0 if self._timers is None else len(self._timers)

@@ -1,6 +1,7 @@
 """What the tests share.
 
-Contents: DEADLINE, LOCAL, ManualClock, frame, Sample, as_bytes, Calls, wait_until, Peer, descriptors.
+Contents: DEADLINE, LOCAL, ManualClock, frame, Sample, as_bytes, Calls, wait_until, Peer, descriptors,
+no_descriptors_left.
 
 A Peer is a bare socket with hand-written frames: it knows the wire format from the design, and nothing
 of the code that it tests.
@@ -8,15 +9,18 @@ of the code that it tests.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+import pytest
 
 __all__ = [
     "DEADLINE",
@@ -28,6 +32,7 @@ __all__ = [
     "as_bytes",
     "descriptors",
     "frame",
+    "no_descriptors_left",
     "reset",
     "wait_until",
 ]
@@ -241,3 +246,21 @@ def descriptors() -> set[int]:
             continue  # the one by which the directory was read
         found.add(int(name))
     return found
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process cannot have another descriptor while the block lasts."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors()) + 2, limits[1]))
+        with contextlib.suppress(OSError):  # EMFILE
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for number in held:
+            os.close(number)

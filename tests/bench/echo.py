@@ -1,6 +1,8 @@
-"""The peers, the columns and the sample of every workload that echoes frames."""
+"""The peers, and the columns and the sample of every workload that echoes frames."""
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from tests.bench.errors import BenchError
 from tests.bench.load import LoadSpec, run_load
@@ -10,8 +12,16 @@ from tests.bench.workload import Case, Column, Conditions, Sample
 
 TAO_POOL = "tao-pool"
 TAO_INLINE = "tao-inline"
+ASYNCIO_EACH = "asyncio-each"
+ASYNCIO_JOINED = "asyncio-joined"
+ASYNCIO_BUFFERED = "asyncio-buffered"
+ASYNCIO_EXECUTOR = "asyncio-executor"
+ASYNCIO_EXECUTOR_ORDERED = "asyncio-executor-ordered"
 UVLOOP_EACH = "uvloop-each"
 UVLOOP_JOINED = "uvloop-joined"
+UVLOOP_EXECUTOR = "uvloop-executor"
+TWISTED_THREADS = "twisted-threads"
+BARE_EPOLL = "bare-epoll"
 
 
 def _asyncio_peer(name: str, module: str, loop: str, *options: str) -> Peer:
@@ -30,10 +40,10 @@ def _tao_peer(name: str, handlers: str) -> Peer:
 ECHO_PEERS = (
     _tao_peer(TAO_POOL, "pool"),
     _tao_peer(TAO_INLINE, "inline"),
-    _asyncio_peer("asyncio-each", "asyncio_protocol", "asyncio", "--writes", "each"),
-    _asyncio_peer("asyncio-joined", "asyncio_protocol", "asyncio", "--writes", "joined"),
+    _asyncio_peer(ASYNCIO_EACH, "asyncio_protocol", "asyncio", "--writes", "each"),
+    _asyncio_peer(ASYNCIO_JOINED, "asyncio_protocol", "asyncio", "--writes", "joined"),
     _asyncio_peer(
-        "asyncio-buffered",
+        ASYNCIO_BUFFERED,
         "asyncio_protocol",
         "asyncio",
         "--writes",
@@ -42,12 +52,36 @@ ECHO_PEERS = (
         "buffered",
     ),
     _asyncio_peer("asyncio-streams", "asyncio_streams", "asyncio"),
-    _asyncio_peer("asyncio-executor", "asyncio_executor", "asyncio"),
+    _asyncio_peer(ASYNCIO_EXECUTOR, "asyncio_executor", "asyncio"),
     _asyncio_peer(UVLOOP_EACH, "asyncio_protocol", "uvloop", "--writes", "each"),
     _asyncio_peer(UVLOOP_JOINED, "asyncio_protocol", "uvloop", "--writes", "joined"),
     _asyncio_peer("uvloop-streams", "asyncio_streams", "uvloop"),
-    Peer("bare-epoll", "tests.bench.peers.bare_epoll"),
+    Peer(BARE_EPOLL, "tests.bench.peers.bare_epoll"),
 )
+"""Those of the first benchmark: as frozen as that is."""
+
+PEERS = (
+    *ECHO_PEERS,
+    _asyncio_peer(UVLOOP_EXECUTOR, "asyncio_executor", "uvloop"),
+    _asyncio_peer(ASYNCIO_EXECUTOR_ORDERED, "asyncio_executor", "asyncio", "--order", "handled"),
+    _asyncio_peer("uvloop-executor-ordered", "asyncio_executor", "uvloop", "--order", "handled"),
+    Peer("gevent", "tests.bench.peers.gevent_server", requires="gevent"),
+    Peer("trio", "tests.bench.peers.trio_server", requires="trio"),
+    Peer("tornado", "tests.bench.peers.tornado_server", requires="tornado"),
+    Peer("twisted", "tests.bench.peers.twisted_protocol", requires="twisted"),
+    Peer(TWISTED_THREADS, "tests.bench.peers.twisted_threads", requires="twisted"),
+)
+"""All that there are."""
+
+
+def peers_named(*names: str, work: str | None = None) -> tuple[Peer, ...]:
+    """Some of PEERS, in the order of `names`; with handlers that do `work`, if it is given."""
+    by_name = {peer.name: peer for peer in PEERS}
+    chosen = [by_name[name] for name in names]
+    if work is not None:
+        chosen = [replace(peer, options=(*peer.options, "--work", work)) for peer in chosen]
+    return tuple(chosen)
+
 
 ECHO_HEADLINE = Column("messages_per_second", "messages/s")
 
@@ -75,7 +109,12 @@ ECHO_NOTE = (
 
 def measure_echo(server: ServerProcess, case: Case, conditions: Conditions) -> Sample:
     """One run of the load generator; every reply was right, or BenchError."""
-    spec = LoadSpec(
+    return sample_of_load(server, load_spec(server, case, conditions), conditions.load_program)
+
+
+def load_spec(server: ServerProcess, case: Case, conditions: Conditions) -> LoadSpec:
+    """What to ask of `server` in `case`; without TLS, on connections that stay."""
+    return LoadSpec(
         port=server.port,
         connections=case.connections,
         in_flight=case.in_flight,
@@ -84,8 +123,12 @@ def measure_echo(server: ServerProcess, case: Case, conditions: Conditions) -> S
         warm_up=conditions.warm_up,
         cpu=conditions.placement.load,
     )
+
+
+def sample_of_load(server: ServerProcess, spec: LoadSpec, program: Path) -> Sample:
+    """One run of the load generator `program`; every reply was right, or BenchError."""
     cpu_before, started = server.cpu_seconds(), time.monotonic()
-    load = run_load(conditions.load_program, spec)
+    load = run_load(program, spec)
     server_cpu, elapsed = server.cpu_seconds() - cpu_before, time.monotonic() - started
     if load.messages == 0:
         raise BenchError("not one reply fell into the measured time: measure for longer")

@@ -1,6 +1,7 @@
 """Compiles the load generator and runs it.
 
-Owns the command line and the output format of ``load.c``; what a number means is said there.
+Owns the command line and the output format of ``generator/main.c``; what a number means is said in
+``generator/common.h``.
 """
 
 import json
@@ -14,7 +15,12 @@ from pathlib import Path
 
 from tests.bench.errors import BenchError
 
-SOURCE = Path(__file__).with_name("load.c")
+SOURCES = Path(__file__).with_name("generator")
+TLS_FLAGS = ("-DWITH_TLS", "-lssl", "-lcrypto")
+TLS_NEEDS = (
+    "TLS needs OpenSSL's headers and libraries: libssl-dev on Debian and Ubuntu, openssl-devel on"
+    " Fedora"
+)
 COMPILE_SECONDS = 120.0
 # Beyond the generator's own hard limit, which is about 80 s longer than what it measures.
 SPARE_SECONDS = 120.0
@@ -22,7 +28,12 @@ SPARE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What to ask of a server. `cpu` is the processor to stay on; None leaves it to the kernel."""
+    """What to ask of a server. `cpu` is the processor to stay on; None leaves it to the kernel.
+
+    With `ca_file` the connections speak TLS, and the server must show a certificate of that authority
+    for `host`. With `churn` each connection carries one message and is closed: a message then counts,
+    and is timed, from its connection's beginning to its end.
+    """
 
     port: int
     connections: int
@@ -32,12 +43,16 @@ class LoadSpec:
     warm_up: float
     cpu: int | None
     host: str = "127.0.0.1"
+    ca_file: Path | None = None
+    churn: bool = False
 
     def arguments(self) -> list[str]:
         numbers = (self.port, self.connections, self.in_flight, self.size)
         durations = (self.seconds, self.warm_up)
-        cpu = [] if self.cpu is None else [str(self.cpu)]
-        return [self.host, *map(str, numbers), *map(str, durations), *cpu]
+        churn = ["--churn"] if self.churn else []
+        tls = [] if self.ca_file is None else ["--tls", str(self.ca_file)]
+        cpu = [] if self.cpu is None else ["--cpu", str(self.cpu)]
+        return [*churn, *tls, *cpu, self.host, *map(str, numbers), *map(str, durations)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +79,17 @@ class LoadResult:
 
 
 @contextmanager
-def compiled_load() -> Iterator[Path]:
-    """The compiled generator, in a temporary folder that goes away with the context."""
+def compiled_load(*, tls: bool = False) -> Iterator[Path]:
+    """The compiled generator, in a temporary folder that goes away with the context.
+
+    Raises BenchError, which says what to install, where it cannot be compiled.
+    """
     with tempfile.TemporaryDirectory(prefix="tao-bench-") as folder:
         program = Path(folder) / "load"
         compiler = os.environ.get("CC", "cc")
-        command = [compiler, "-O2", "-std=c11", "-o", str(program), str(SOURCE), "-lm"]
+        sources = sorted(map(str, SOURCES.glob("*.c")))
+        libraries = ["-lm", *TLS_FLAGS] if tls else ["-lm"]
+        command = [compiler, "-O2", "-std=c11", "-o", str(program), *sources, *libraries]
         try:
             subprocess.run(
                 command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
@@ -77,7 +97,8 @@ def compiled_load() -> Iterator[Path]:
         except FileNotFoundError:
             raise BenchError(f"no C compiler: {compiler} was not found (set CC)") from None
         except subprocess.CalledProcessError as error:
-            raise BenchError(f"{SOURCE.name} does not compile:\n{error.stderr}") from None
+            needs = f" ({TLS_NEEDS})" if tls else ""
+            raise BenchError(f"the load does not compile{needs}:\n{error.stderr}") from None
         yield program
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +15,11 @@ class Peer:
     options: tuple[str, ...] = ()
     requires: str | None = None
 
-    def command(self, cpu: int | None) -> list[str]:
-        """The command line that serves, on processor `cpu` if one is given."""
+    def command(self, cpu: int | None, certificate_file: Path | None = None) -> list[str]:
+        """The command line that serves, on processor `cpu` and with TLS if they are given."""
         pin = () if cpu is None else ("--cpu", str(cpu))
-        return [sys.executable, "-m", self.module, *self.options, *pin]
+        tls = () if certificate_file is None else ("--tls", str(certificate_file))
+        return [sys.executable, "-m", self.module, *self.options, *pin, *tls]
 
     def is_available(self) -> bool:
         return self.requires is None or importlib.util.find_spec(self.requires) is not None

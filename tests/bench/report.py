@@ -1,13 +1,12 @@
 """Turns results into text: a table for a terminal, the same in Markdown, and JSON."""
 
-import importlib.metadata
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tests.bench.provenance import Provenance
 from tests.bench.results import Results, Spread
-from tests.bench.workload import Case, Column, Conditions
+from tests.bench.workload import AnyCase, Column
 
 Row = Sequence[str]
 
@@ -24,29 +23,31 @@ def markdown_report(results: Results) -> str:
     return "\n\n".join([f"## {results.workload.summary}", *tables, results.workload.note]).rstrip()
 
 
-def json_report(all_results: Iterable[Results], rounds: int, conditions: Conditions) -> Any:
-    """Every sample of every round, and under which conditions: for `json.dump`."""
+def caption(provenance: Provenance) -> str:
+    """What goes before the tables, whichever form they have."""
+    return "\n".join(provenance.lines())
+
+
+def markdown_caption(provenance: Provenance) -> str:
+    """The same in Markdown: a command to copy, then the rest."""
+    command, *rest = provenance.lines()
+    return "\n".join(["```sh", command, "```", "", *rest])
+
+
+def json_report(all_results: Iterable[Results], provenance: Provenance) -> Any:
+    """Every sample of every round, and where they come from: for `json.dump`.
+
+    `tests.bench.chart` reads it.
+    """
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "uvloop": _version_of("uvloop"),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "rounds": rounds,
-        "seconds": conditions.seconds,
-        "warm_up": conditions.warm_up,
-        "processors": asdict(conditions.placement),
+        "provenance": asdict(provenance),
         "workloads": [_json_of(results) for results in all_results],
     }
 
 
-def _version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _json_of(results: Results) -> Any:
-    reference = results.workload.reference
+    workload = results.workload
+    headline, reference = workload.headline, workload.reference
     cases = []
     for case in results.cases:
         peers = {}
@@ -54,17 +55,24 @@ def _json_of(results: Results) -> Any:
             ratio = results.ratio(case, peer, reference)
             peers[peer] = {
                 "ratio": None if ratio is None else asdict(ratio),
+                "figure": asdict(results.spread(case, peer, headline.key)),
                 "samples": [
                     {"round": number, **sample}
                     for number, sample in results.samples(case, peer).items()
                 ],
             }
-        cases.append({**asdict(case), "peers": peers})
-    name = results.workload.name
-    return {"name": name, "reference": reference, "cases": cases, "failures": results.failures}
+        cases.append({**asdict(case), "title": str(case), "peers": peers})
+    return {
+        "name": workload.name,
+        "summary": workload.summary,
+        "reference": reference,
+        "headline": asdict(headline),
+        "cases": cases,
+        "failures": results.failures,
+    }
 
 
-def _rows(results: Results, case: Case) -> list[Row]:
+def _rows(results: Results, case: AnyCase) -> list[Row]:
     """The title row, then one row per peer."""
     workload = results.workload
     headline = workload.headline

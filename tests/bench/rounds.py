@@ -11,7 +11,7 @@ from tests.bench.errors import BenchError
 from tests.bench.peer import Peer
 from tests.bench.results import Results
 from tests.bench.server_process import ServerProcess
-from tests.bench.workload import Case, Conditions, Sample, Workload
+from tests.bench.workload import AnyCase, Conditions, Sample, Workload
 
 Say = Callable[[str], None]
 
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 def run_rounds(
     workload: Workload,
     peers: Sequence[Peer],
-    cases: Sequence[Case],
+    cases: Sequence[AnyCase],
     rounds: int,
     conditions: Conditions,
     say: Say,
@@ -29,7 +29,7 @@ def run_rounds(
     A peer that fails is told of at once, noted in the results, and not tried again in that case.
     """
     results = Results(workload, cases)
-    failed: set[tuple[Case, Peer]] = set()
+    failed: set[tuple[AnyCase, Peer]] = set()
     for round_number in range(rounds):
         for case in cases:
             for peer in _rotated(peers, round_number):
@@ -54,8 +54,13 @@ def _rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
     return [*peers[start:], *peers[:start]]
 
 
-def _take_sample(workload: Workload, peer: Peer, case: Case, conditions: Conditions) -> Sample:
-    with ServerProcess(peer.name, peer.command(conditions.placement.server)) as server:
+def _take_sample(workload: Workload, peer: Peer, case: AnyCase, conditions: Conditions) -> Sample:
+    certificate_file = None
+    if workload.needs_tls:
+        assert conditions.tls is not None, f"{workload.name} was chosen without TLS"
+        certificate_file = conditions.tls.certificate_file
+    command = peer.command(conditions.placement.server, certificate_file)
+    with ServerProcess(peer.name, command) as server:
         try:
             return workload.measure(server, case, conditions)
         except BenchError as error:

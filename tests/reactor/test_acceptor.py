@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -15,6 +14,7 @@ import pytest
 
 from reactor import Acceptor, Reactor, listen
 from tests.reactor.support import DEADLINE, ManualClock, open_descriptors, run_passes, run_until
+from tests.support import no_descriptors_left
 
 HOST = "127.0.0.1"
 UNIX = hasattr(socket, "AF_UNIX")
@@ -171,24 +171,6 @@ def test_a_callback_that_raises_costs_its_connection_only(
 # -- out of descriptors --------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _no_descriptors_left() -> Iterator[None]:
-    """This process cannot have another descriptor while the block lasts."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held: list[int] = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 2, limits[1]))
-        with contextlib.suppress(OSError):  # EMFILE
-            while True:
-                held.append(os.dup(0))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for number in held:
-            os.close(number)
-
-
 @pytest.fixture
 def manual_service(manual: Reactor) -> Iterator[Service]:
     made = Service(manual)
@@ -201,7 +183,7 @@ def test_out_of_descriptors_the_client_is_told_off_and_accepting_resumes(
 ) -> None:
     service = manual_service
     first, second = service.new_client(), service.new_client()
-    with _no_descriptors_left():
+    with no_descriptors_left():
         service.connect(first)
         run_until(service.reactor, lambda: service.acceptor.refused == 1, "the refusal")
         assert first.recv(1) == b""  # it does not hang
@@ -224,7 +206,7 @@ def test_it_survives_a_second_shortage(manual_service: Service, clock: ManualClo
     service = manual_service
     clients = [service.new_client() for _ in range(2)]
     for number, client in enumerate(clients, 1):
-        with _no_descriptors_left():
+        with no_descriptors_left():
             service.connect(client)
             run_until(
                 service.reactor,
@@ -244,7 +226,7 @@ def test_a_pause_outlasts_the_wait_for_descriptors(
     """Somebody asked for it: it ends when that somebody says so."""
     service = manual_service
     client = service.new_client()
-    with _no_descriptors_left():
+    with no_descriptors_left():
         service.connect(client)
         run_until(service.reactor, lambda: service.acceptor.refused == 1, "the refusal")
     service.acceptor.pause()
@@ -262,7 +244,7 @@ def test_closed_during_the_wait_it_stays_closed(
 ) -> None:
     service = manual_service
     client = service.new_client()
-    with _no_descriptors_left():
+    with no_descriptors_left():
         service.connect(client)
         run_until(service.reactor, lambda: service.acceptor.refused == 1, "the refusal")
     service.acceptor.close()

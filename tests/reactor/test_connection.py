@@ -26,7 +26,7 @@ from reactor import (
     Watermark,
     WriteResult,
 )
-from reactor.connection import READ_SIZE
+from reactor.connection import READ_SIZE, TAKE_SIZE
 from tests.reactor.support import (
     DEADLINE,
     LoopThread,
@@ -298,16 +298,36 @@ def test_what_is_written_is_sent_in_order(make: Make) -> None:
     assert end.connection.pending == 0
 
 
-def test_it_is_idle_when_nothing_waits_to_be_sent(make: Make) -> None:
+def test_after_one_that_is_larger_than_a_send_the_next_is_sent_too(make: Make) -> None:
+    """The mark that a flush is on its way must not outlive the flush that took all there was."""
+    end = make()
+    large = bytes(TAKE_SIZE + 1)
+    end.write(large)
+    end.until_received(len(large))
+    end.write(b"next")
+    end.until_received(len(large) + 4)
+    assert end.received.endswith(b"next")
+
+
+def test_it_sends_at_once_only_what_overtakes_nothing(make: Make) -> None:
     end = make(buffer_size=4_096)
-    idle = [end.connection.idle]
+    sent = [end.connection.send_at_once(b"a")]
     size = end.fill()
-    idle.append(end.connection.idle)
-    end.until_received(size)
-    idle.append(end.connection.idle)
+    sent.append(end.connection.send_at_once(b"b"))
+    end.until_received(size + 1)
+    sent.append(end.connection.send_at_once(b"c"))
+    end.until_received(size + 2)
+    end.write(b"d")  # not flushed yet
+    sent.append(end.connection.send_at_once(b"e"))
+    end.until_received(size + 3)
+    end.connection.own.append(b"f")  # by a handler in hand
+    sent.append(end.connection.send_at_once(b"g"))
+    end.connection.end()
+    end.until_received(size + 4)
     end.connection.close()
-    idle.append(end.connection.idle)
-    assert idle == [True, False, True, False]
+    sent.append(end.connection.send_at_once(b"h"))
+    assert sent == [True, False, True, False, False, False]
+    assert end.received[:1] + end.received[-3:] == b"acdf"
 
 
 def test_nothing_is_waited_for_when_all_is_sent(make: Make) -> None:

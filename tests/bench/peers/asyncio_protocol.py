@@ -5,7 +5,9 @@ from typing import cast
 
 from tests.bench.peers.asyncio_loop import add_loop_option, serve
 from tests.bench.peers.common import BACKLOG, HOST, peer_parser, prepare_process
-from tests.bench.peers.frames import HEADER, MAX_LENGTH, echo
+from tests.bench.peers.frames import HEADER, MAX_LENGTH
+from tests.bench.peers.server_tls import add_tls_option, tls_context
+from tests.bench.peers.work import Handler, add_work_option, handler_of
 
 RECEIVE_SIZE = 256 * 1024
 
@@ -13,11 +15,12 @@ RECEIVE_SIZE = 256 * 1024
 class EchoProtocol(asyncio.Protocol):
     """Replies with one write for each message, or one for all messages of a read."""
 
-    __slots__ = ("_joined", "_tail", "_transport")
+    __slots__ = ("_handle", "_joined", "_tail", "_transport")
 
     _transport: asyncio.Transport
 
-    def __init__(self, joined: bool) -> None:
+    def __init__(self, handle: Handler, joined: bool) -> None:
+        self._handle = handle
         self._joined = joined
         self._tail = bytearray()  # an incomplete frame
 
@@ -41,7 +44,7 @@ class EchoProtocol(asyncio.Protocol):
 
     def _serve_frames(self, data: bytes | bytearray) -> int:
         """Reply to every whole frame of `data`; the number of bytes they took."""
-        write, joined = self._transport.write, self._joined
+        write, handle, joined = self._transport.write, self._handle, self._joined
         header_size, unpack = HEADER.size, HEADER.unpack_from
         replies = []
         start, size = 0, len(data)
@@ -53,7 +56,7 @@ class EchoProtocol(asyncio.Protocol):
             end = start + header_size + length
             if end > size:
                 break
-            reply = echo(number, bytes(data[start + header_size : end]))
+            reply = handle(number, bytes(data[start + header_size : end]))
             if joined:
                 replies.append(reply)
             else:
@@ -73,8 +76,8 @@ class BufferedEchoProtocol(EchoProtocol, asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer",)
 
-    def __init__(self, joined: bool, buffer: memoryview) -> None:
-        super().__init__(joined)
+    def __init__(self, handle: Handler, joined: bool, buffer: memoryview) -> None:
+        super().__init__(handle, joined)
         self._buffer = buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -89,20 +92,24 @@ def main() -> None:
     parser.add_argument("--writes", choices=("each", "joined"), default="each")
     parser.add_argument("--reads", choices=("plain", "buffered"), default="plain")
     add_loop_option(parser)
+    add_work_option(parser)
+    add_tls_option(parser)
     options = parser.parse_args()
     prepare_process(options.cpu)
 
+    handle = handler_of(options.work)
+    tls = tls_context(options.tls)
     joined = options.writes == "joined"
     buffer = memoryview(bytearray(RECEIVE_SIZE))
 
     def new_protocol() -> asyncio.BaseProtocol:
         if options.reads == "buffered":
-            return BufferedEchoProtocol(joined, buffer)
-        return EchoProtocol(joined)
+            return BufferedEchoProtocol(handle, joined, buffer)
+        return EchoProtocol(handle, joined)
 
     async def start() -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(new_protocol, HOST, 0, backlog=BACKLOG)
+        return await loop.create_server(new_protocol, HOST, 0, backlog=BACKLOG, ssl=tls)
 
     serve(options.loop, start)
 
