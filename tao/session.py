@@ -448,7 +448,8 @@ class Session(Generic[C]):
         if not self.connection.paused & Pause.OUTPUT:
             while self._inbox and self._inbox[0][1] and self._may_go_on():
                 self._run_inline(self._inbox.pop(0))
-            if self._backlog and not self._inbox:
+            # Unless a reply could not be sent: then the end is near, and nothing more is begun.
+            if self._backlog and not self._inbox and self._closed_with is None:
                 self._backlog = False
                 self.handle_data(self._input.take())
         self._after_decode()
