@@ -20,7 +20,7 @@ class TaoError(Exception):
 
 
 class ConnectionClosedError(TaoError):
-    """The connection is closing or closed: nothing was queued."""
+    """The connection is closing or closed, or not connected yet: nothing was queued."""
 
 
 class WouldBlockError(TaoError):

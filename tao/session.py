@@ -806,7 +806,10 @@ class Session(Generic[C]):
         self._reactor.wake()
 
     def _closed_error(self) -> ConnectionClosedError:
-        return ConnectionClosedError(f"{self.conn} is closing or closed: nothing was queued")
+        what = "is closing or closed"
+        if self.connection.state in (ConnectionState.CONNECTING, ConnectionState.HANDSHAKING):
+            what = "is not connected yet (`wait_connected` waits for that)"
+        return ConnectionClosedError(f"{self.conn} {what}: nothing was queued")
 
     def _full_error(self) -> WouldBlockError:
         return WouldBlockError(

@@ -175,6 +175,8 @@ class Guest:
 
         self._client = ClientConn(address, registry=registry)
         self._client.start()
+        # The server may have seen the connection before this end has.
+        self._client.wait_connected(DEMO_TIMEOUT)
 
     def say(self, text: str) -> None:
         """To all the others."""
