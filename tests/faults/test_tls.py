@@ -18,7 +18,7 @@ import pytest
 
 from tao import ClientConn, CloseCause, LineCodec, MessageRegistry, load_client_tls
 from tests.support import DEADLINE, LOCAL, Sample, as_bytes, wait_until
-from tests.tls_support import Certificates
+from tests.tls_support import Certificates, peer_context
 
 OPENSSL = shutil.which("openssl")
 
@@ -155,3 +155,27 @@ def test_a_handshake_in_the_middle_is_refused_with_a_typed_reason(
     assert reason is not None
     assert reason.cause is CloseCause.FAILED
     assert isinstance(reason.error, (ssl.SSLError, ConnectionError))
+
+
+@needs_openssl
+@pytest.mark.skipif(os.name != "posix", reason="openssl's s_server takes no commands there")
+def test_what_is_written_during_a_handshake_in_the_middle_arrives(
+    server: RenegotiatingServer,
+    certificates: Certificates,
+) -> None:
+    """OpenSSL wants to read before it writes (SSL_ERROR_WANT_READ): that is no error of the stream's.
+
+    "Any other context of the standard library's will do too", and those allow it.
+    """
+    client = client_of(server, peer_context(certificates, version=ssl.TLSVersion.TLSv1_2))
+    server.ask_for_a_handshake()
+    assert server.answered.wait(DEADLINE)
+    client.write(Sample(1, b"the second line"))
+    server.let_go()
+    client.write(Sample(1, b"the third line"))
+    assert wait_until(lambda: b"the third line" in server.received)
+    assert b"the second line" in server.received
+    client.close()
+    reason = client.wait_closed(DEADLINE)
+    assert reason is not None
+    assert reason.cause is CloseCause.CLOSED
