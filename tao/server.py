@@ -540,7 +540,7 @@ class Server:
 
     def _make_room(self, address: Any) -> None:
         """A connection from there is gone."""
-        if self._frame_rates is not None and isinstance(address, tuple):
+        if self._frame_rates is not None and isinstance(address, tuple) and address[0]:
             assert self._reactor is not None
             self._frame_rates.release(address[0], self._reactor.pass_time)
         if self._max_per_address is not None and isinstance(address, tuple):
