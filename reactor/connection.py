@@ -163,6 +163,7 @@ class Connection:
         "_paused",
         "_queue",
         "_reactor",
+        "_read_for",
         "_socket",
         "_take_size",
         "_tls",
@@ -226,6 +227,7 @@ class Connection:
         self._paused = 0
         self.output_high, self.output_low = options.output.high, options.output.low
         """The watermarks that hold at present; see `squeeze`. Written on the loop's thread."""
+        self._read_for = 0.0  # seconds of reading, up to when it last stopped
         self.bytes_received = self.bytes_sent = 0
         """As the socket moved them: with TLS, ciphertext. Written on the loop's thread."""
         self.frames_dropped = 0
@@ -738,6 +740,16 @@ class Connection:
         """The reasons for which reading is paused. The loop's thread."""
         return self._paused
 
+    def read_for(self) -> float:
+        """Seconds for which it has been reading so far, pauses not counted. The loop's thread.
+
+        What deadlines for the peer's bytes count in: while we do not read, they cannot come.
+        """
+        channel = self._channel
+        if channel is None or not channel.events & READ:
+            return self._read_for
+        return self._read_for + self._reactor.time() - self.reading_since
+
     def _update_interest(self) -> None:
         """What to wait for follows from the state, the pauses and the queue, and from nothing else."""
         channel = self._channel
@@ -754,6 +766,8 @@ class Connection:
         if events != channel.events:
             if events & READ and not channel.events & READ:
                 self.reading_since = self._reactor.time()
+            elif channel.events & READ and not events & READ:
+                self._read_for += self._reactor.time() - self.reading_since
             self._reactor.modify(channel, events)
 
     # -- ending ----------------------------------------------------------------------------------
