@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tao import Rate
 from tao.address_rates import AddressRates, network_of
+from tao.rate import TokenBucket
 
 
 def test_each_address_has_its_own() -> None:
@@ -75,7 +76,7 @@ def test_one_that_is_used_is_not_the_oldest() -> None:
 def test_it_holds_what_is_held(steps: list[tuple[str, bool]]) -> None:
     rates = AddressRates(Rate(1, per=3600.0), capacity=2)
     holders = dict.fromkeys("abcdef", 0)
-    buckets = {}
+    buckets: dict[str, TokenBucket] = {}
     for host, holds in steps:
         if holds:
             bucket = rates.hold(host)

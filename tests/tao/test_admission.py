@@ -390,17 +390,21 @@ def test_what_is_being_skipped_is_the_old_codecs() -> None:
     registry = MessageRegistry()
     registry.register(1, as_bytes, echo)
     registry.register(ORDER, as_bytes, echo, phases=Phase.AFTER, refusal=Refusal.SKIP)
-    changed = threading.Event()
+    changed, more = threading.Event(), threading.Event()
 
     def on_error(conn: ServerConn, _error: BaseException) -> None:
         conn.set_codec(LineCodec())
         changed.set()
+        more.wait(10.0)
 
     server = Server(registry=registry, on_error=on_error)
     with server.running(LOCAL) as address, Peer(address) as peer:
         peer.send(frame(ORDER, b"a\nb\nc\n" * 1000)[:-3000])
         assert changed.wait(10.0)
-        peer.send(b"d\n" * 1500 + b"line\n")
+        peer.send(b"d\n" * 1000)
+        assert wait_until(lambda: server.metrics().bytes_in == 6008 - 1000)
+        more.set()
+        peer.send(b"d\n" * 500 + b"line\n")
         assert peer.receive(11) == b"None: line\n"
 
 

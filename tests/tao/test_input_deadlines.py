@@ -31,7 +31,8 @@ from tao import (
     load_server_tls,
 )
 from tao.testing import Faults, Simulation
-from tests.support import Sample, as_bytes, frame
+from tests.support import LOCAL, Peer, Sample, as_bytes, frame, reset
+from tests.tao.manual import ManualLoop
 from tests.tls_support import Certificates
 
 ECHO, ORDER, SLOW = 1, 2, 3
@@ -183,6 +184,46 @@ def test_time_in_which_nothing_is_read_does_not_count() -> None:
             conn.resume_reading()
         assert 20.0 <= seen.simulation.time - begun <= 26.0
         seen.check_expired("not whole")
+
+
+def test_frames_that_wait_for_room_are_not_late() -> None:
+    """A frame in pieces has been completed, and others that are whole wait when its time would be over."""
+    with (
+        watched(Faults.none(), frame_timeout=10.0, buffer_size=1) as seen,
+        seen.simulation.peer(seen.server) as peer,
+    ):
+        peer.sendall(frame(ECHO)[:1])
+        seen.simulation.sleep(9.5)
+        peer.sendall(frame(ECHO)[1:] + frame(SLOW, b"4.65") * 2)
+        seen.simulation.sleep(5.2)  # it reads again since the first of them has ended
+        peer.sendall(frame(SLOW, b"1") * 3 + frame(ECHO))
+        check_received(peer, frame(ECHO) * 2)
+        assert not seen.reasons
+
+
+def test_no_deadline_is_left_over_by_who_is_lost_while_it_is_answered() -> None:
+    with ManualLoop() as loop:
+        registry = MessageRegistry()
+
+        def answer(_context: Context[bytes], _conn: WriteCloser) -> Sample:
+            reset(peer.sock)  # so that the reply cannot be sent
+            return Sample(ECHO)
+
+        registry.register(ECHO, as_bytes, answer, inline=True)
+        reasons: list[CloseReason] = []
+        server = Server(
+            registry=registry,
+            reactor=loop.reactor,
+            on_close=lambda _conn, reason: reasons.append(reason),
+        )
+        loop.add(server)
+        with Peer(server.listen(LOCAL)) as peer:
+            peer.send(frame(ECHO) + frame(ECHO)[:5])
+            loop.until(lambda: reasons)
+            assert isinstance(reasons[0].error, ConnectionError)
+            assert reasons[0].undecoded == 5
+            loop.advance(1.0)  # the worker pool looks once more
+            assert loop.reactor.statistics().timeouts_waiting == 0
 
 
 def test_the_first_message_must_come_in_time() -> None:

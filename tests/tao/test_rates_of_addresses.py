@@ -159,6 +159,26 @@ def test_every_frame_counts_whatever_becomes_of_it() -> None:
             assert not is_served(loop, sock)
 
 
+def test_nothing_is_kept_of_who_has_gone() -> None:
+    with ManualLoop() as loop:
+        server = echoing(reactor=loop.reactor, frame_rate=Rate(3))
+        loop.add(server)
+        rates = server._frame_rates
+        assert rates is not None
+        address = server.listen(LOCAL)
+        for _ in range(3):
+            with Peer(address) as peer:
+                loop.until(lambda: server.connection_count == 1)
+                assert len(rates) == 1
+                assert is_served(loop, peer.sock)
+            loop.until(lambda: server.connection_count == 0)
+            loop.advance(1.0)
+        with Peer(address):  # looks after the others when it goes
+            loop.until(lambda: server.connection_count == 1)
+        loop.until(lambda: server.connection_count == 0)
+        assert len(rates) == 0
+
+
 def test_what_is_no_rate() -> None:
     wrong: Any = 5
     with pytest.raises(TypeError, match="connection_rate is a Rate"):
