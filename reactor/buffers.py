@@ -135,8 +135,8 @@ class ReceiveBuffer:
         if self._chunks is None:
             self._chunks = []
         self._chunks.append(data)
-        self.begun = True
         self.size += len(data)
+        self.begun = self.size > 0
 
     def join(self, data: bytes) -> bytes | None:
         """Add `data`; hand out all that is kept if it may be enough, None if it cannot be."""

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 __all__ = ["Rate", "TokenBucket"]
 
 
+ENOUGH = 1.0 - 1e-9
+"""Tokens that count as one: a token that has come to the very moment may lack what rounding has cost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`count` times in `per` seconds in the long run, and `burst` times at once; `count` unless set.
@@ -52,34 +56,36 @@ class Rate:
 
 
 class TokenBucket:
-    """Keeps to one rate. It is full at first. Belongs to one thread.
+    """Keeps to one rate. It is full at first, with `rate.at_once` tokens. Belongs to one thread."""
 
-    The one number in it is the time at which it will be full again, or was: a token that is taken puts
-    that off by an interval. (The virtual scheduling algorithm of ITU-T I.371, Annex A.)
-    """
-
-    __slots__ = ("_full_at", "_slack", "rate")
+    __slots__ = ("_at", "_tokens", "rate")
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self._slack = (rate.at_once - 1) * rate.interval  # by how much one token may be left
-        self._full_at = -math.inf
+        # So many at that time; nothing happens to them between two calls. Not one number, the time at
+        # which it is full: of a whole burst at one moment, rounding could deny the last.
+        self._tokens = float(rate.at_once)
+        self._at = -math.inf
 
     def take(self, now: float) -> bool:
         """Take a token, if there is one; whether there was."""
-        full_at = max(self._full_at, now)
-        if full_at - now > self._slack:
+        self._tokens, self._at = self._tokens_at(now), max(now, self._at)
+        if self._tokens < ENOUGH:
             return False
-        self._full_at = full_at + self.rate.interval
+        self._tokens -= 1.0
         return True
 
     def has_token(self, now: float) -> bool:
         """Whether `take` would find one."""
-        return self._full_at - now <= self._slack
+        return self._tokens_at(now) >= ENOUGH
 
     def is_full(self, now: float) -> bool:
         """Whether it is as good as new."""
-        return self._full_at <= now
+        return self._tokens_at(now) >= self.rate.at_once
+
+    def _tokens_at(self, now: float) -> float:
+        come = (now - self._at) / self.rate.interval if now > self._at else 0.0
+        return min(self._tokens + come, float(self.rate.at_once))
 
     def __repr__(self) -> str:
         return f"<TokenBucket of {self.rate}>"
