@@ -130,7 +130,7 @@ class WorkerPool:
         self._executor = executor
         # Appended to by the loop's thread, taken from by the drains. deque's append and popleft are
         # safe between threads by its documentation, and a popleft gives each job to one drain only.
-        self._ready: deque[Job] = deque()
+        self._ready: deque[Job] = reactor.system.queue()
         self._lock = reactor.system.lock()
         self._drains = 0  # under the lock: submitted and not ended
         self._parked = (
@@ -145,7 +145,7 @@ class WorkerPool:
         self._running: dict[int, Job | None] = {}
         # Appended to by the drains, taken from by the loop's thread. Whoever makes it non-empty posts
         # `_finish`; if the loop comes between the two, the drain's end or `_watch` does.
-        self._finished: deque[Job] = deque()
+        self._finished: deque[Job] = reactor.system.queue()
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.
         self._taken_at = 0.0
