@@ -202,6 +202,11 @@ class SimulatedSocket(socket.socket):
     # -- what it is ------------------------------------------------------------------------------
 
     @property
+    def ended(self) -> bool:
+        """Whether the other end's FIN has come, or a RST: no more bytes come behind what has."""
+        return self._fin_arrived or self._dead
+
+    @property
     def waiting(self) -> int:
         """Connections that are to be accepted, of one that listens."""
         return len(self._queue)

@@ -1,6 +1,6 @@
 """What the framework counts, and what it waits for, looked at while nobody can run.
 
-Contents: check_counts, check_pool, stuck, stuck_pool.
+Contents: check_counts, check_pool, stuck, stuck_connector, stuck_pool.
 
 The ledger sees what goes in and what comes out. But a byte that waits for ever comes to its end all the
 same: a deadline cuts the connection off, and the reason tells of what was not sent. What was forgotten
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from reactor import READ, WRITE, Connection, ConnectionState, Pause, WorkerPool
+from reactor import READ, WRITE, Connection, ConnectionState, Connector, Pause, WorkerPool
 from tao.session import _NO_MESSAGE, Session
 
-__all__ = ["check_counts", "check_pool", "stuck", "stuck_pool"]
+__all__ = ["check_counts", "check_pool", "stuck", "stuck_connector", "stuck_pool"]
 
 _SENDING = (ConnectionState.OPEN, ConnectionState.DRAINING)
 _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING)
@@ -136,4 +136,12 @@ def stuck_pool(pool: WorkerPool) -> str | None:
             f"{len(pool._ready)} jobs wait since {pool._taken_at:.6f}, when the last was taken, and "
             f"{pool._drains} of {pool._worker_size} workers work"
         )
+    return None
+
+
+def stuck_connector(connector: Connector) -> str | None:
+    """A connect that may take for ever; None if it is none."""
+    deadline = connector._deadline
+    if connector._channel is not None and (deadline is None or not deadline.active):
+        return "it connects, and has no deadline"
     return None

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
-from reactor import TRANSITIONS, CloseCause, CloseReason, Connection, ConnectionState, StateMachine
+from reactor import (
+    TRANSITIONS,
+    CloseCause,
+    CloseReason,
+    Connection,
+    ConnectionEvent,
+    ConnectionState,
+    StateMachine,
+)
 from reactor.testing import SimulatedSocket, SimulationError
 from reactor.testing.scheduler import Scheduler
 from tao.session import Session
@@ -173,6 +181,14 @@ class _AuditedState(StateMachine):
         if state is ConnectionState.OPEN:
             self.end.ledger.check_room()
         self.end.ledger.note(f"{self.end.name} is {state}")
+        if state is ConnectionState.LINGERING:
+            self.end.check_drained()
+
+    def handle(self, event: ConnectionEvent) -> ConnectionState:
+        sock = self.end.socket
+        if event is ConnectionEvent.PEER_FIN and sock is not None and not sock.ended:
+            self.end.broken("it has seen the peer's FIN before that has come")
+        return super().handle(event)
 
 
 class End:
@@ -206,6 +222,13 @@ class End:
     def broken(self, what: str) -> NoReturn:
         """Something that must not happen."""
         self.ledger.broken(f"{self.name}: {what}")
+
+    def check_drained(self) -> None:
+        """It sends FIN: nothing comes behind that."""
+        if self.connection.pending:
+            self.broken(f"{self.connection.pending} bytes are to be sent behind its FIN")
+        if not self.session.is_idle():
+            self.broken("it sends FIN, and a handler may still write")
 
     def look(self) -> str | None:
         """While nobody can run: what waits in vain."""
@@ -448,6 +471,9 @@ class Ledger:
         heartbeats = sum(number == 0 for number, _ in decoded)
         errors = len(decoded) - len(names) - heartbeats
         rest = len(names) - len(end.begun)
+        owed = reason.cause in (CloseCause.PEER_CLOSED, CloseCause.STOPPED)
+        if rest and owed and ConnectionState.LINGERING in end.states:
+            end.broken(f"{rest} messages came before the end, and were not handled")
         if not rest <= reason.unhandled <= rest + heartbeats:
             end.broken(
                 f"{len(names)} messages came, {len(end.begun)} were begun, {reason.unhandled} told of"

@@ -22,12 +22,14 @@ from typing import Any, Literal
 import reactor
 import tao
 from reactor import (
+    WRITE,
     CloseReason,
     ConnectionOptions,
     Reactor,
+    Timeout,
     Watermark,
 )
-from reactor.testing import Entry, Faults, Simulation, SimulationError
+from reactor.testing import Entry, Faults, SimulatedSocket, Simulation, SimulationError
 from tao import (
     Backoff,
     ClientConn,
@@ -44,7 +46,7 @@ from tao import (
 )
 from tao.group import WhenFull
 from tao.server import STOP_MARGIN
-from tests.simulate.books import check_pool, stuck_pool
+from tests.simulate.books import check_pool, stuck_connector, stuck_pool
 from tests.simulate.ledger import (
     BAD,
     HEADER,
@@ -284,6 +286,7 @@ class Run:
         )
         self._clients.append(client)
         self._watch_pool(client)
+        self._watch_connector(client)
         client.start()
         return client
 
@@ -298,6 +301,13 @@ class Run:
             if wrong is not None:
                 self.ledger.broken(wrong)
             return stuck_pool(pool)
+
+        self.simulation.scheduler.add_sleeper(look)
+
+    def _watch_connector(self, client: ClientConn) -> None:
+        def look() -> str | None:
+            connector = client._connector
+            return None if connector is None else stuck_connector(connector)
 
         self.simulation.scheduler.add_sleeper(look)
 
@@ -430,6 +440,8 @@ class Run:
         elif do is Do.WAIT_CANCELLED:
             context.wait_cancelled(self.dice.choice([0.01, 1.0]))
         elif do is Do.BROADCAST and end.client is None:
+            if self._chance(0.5):
+                self._write_to_another(20_000 + source)  # which the broadcast must not overtake
             self.broadcast(3000 + source)
         elif do is Do.WRITE_TO_ANOTHER and end.client is None:
             self._sleep()
@@ -623,6 +635,51 @@ class Run:
             if self._chance(0.1):
                 self._sleep()
 
+    def _use_loop(self) -> None:
+        """A thread that uses the server's loop as any program may, beside the server."""
+        (loop, *_) = self.simulation.reactors
+        sockets: list[SimulatedSocket] = []
+        exchanged: list[SimulatedSocket] = []
+        timeouts: list[Timeout] = []
+
+        def connect() -> None:
+            sock = self.simulation.network.socket()
+            sock.setblocking(False)
+            sock.connect_ex(self.address)
+            loop.register(sock, WRITE, lambda ready: handle_ready(sock))
+            sockets.append(sock)
+
+        def handle_ready(sock: SimulatedSocket) -> None:
+            if not sock.ready() & WRITE:
+                self.ledger.broken(f"{sock!r} is said to be ready, and is not")
+            loop.modify(sock, 0)
+            if len(sockets) == 2 and not exchanged:
+                exchanged.append(sock)
+                close([other for other in sockets if other is not sock])
+                connect()  # with the number of the one that has just been closed
+
+        def close(chosen: list[SimulatedSocket]) -> None:
+            for sock in list(chosen):
+                sockets.remove(sock)
+                loop.unregister(sock)
+                sock.close()
+
+        def fire(me: int) -> None:
+            if not timeouts[1 - me].cancel():
+                self.ledger.broken("of two time-outs that cancel each other, both fire")
+
+        def begin() -> None:
+            connect()
+            connect()
+            timeouts.extend(loop.call_later(0.002, fire, me) for me in (0, 1))
+
+        loop.call_soon_threadsafe(begin)
+        self.simulation.sleep(1.0)
+        ended = self.simulation.event()
+        loop.call_soon_threadsafe(close, sockets)
+        loop.call_soon_threadsafe(ended.set)
+        ended.wait()
+
     # -- from the beginning to the end -----------------------------------------------------------
 
     @contextmanager
@@ -650,6 +707,8 @@ class Run:
             if self._chance(0.2):
                 interval = self.dice.choice([0.02, 1.0])
                 self.server.schedule(interval, lambda now, conn: self._on_timer(conn))
+            if self._chance(0.3):
+                self._threads.append(self.simulation.spawn(self._use_loop, name="user"))
             for _ in range(10 if self._crowded else self.dice.randint(1, 4)):
                 who = self._client if self._chance(0.7) else self._bare_peer
                 self._threads.append(self.simulation.spawn(who, name="peer"))
