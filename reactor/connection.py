@@ -125,7 +125,8 @@ class ConnectionHandler(Protocol):
         """Bytes came."""
 
     def handle_draining(self) -> None:
-        """The state is DRAINING. Call `Connection.check_drained` whenever `is_idle` turns true."""
+        """The state is DRAINING, or LINGERING already, if nothing was left to be sent. Call
+        `Connection.check_drained` whenever `is_idle` turns true."""
 
     def handle_writable(self) -> None:
         """So much has been sent that the low watermark is reached again."""
@@ -792,6 +793,10 @@ class Connection:
             self._finish()
 
     def _begin_drain(self) -> None:
+        if self._machine.state is _LINGERING:
+            # Between the call and now, a flush has sent the last byte, and FIN behind it.
+            self._handler.handle_draining()
+            return
         if self._machine.state is not ConnectionState.DRAINING:
             return  # aborted between the call and now
         try:

@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
@@ -61,6 +62,10 @@ class System(Protocol):
 
     def lock(self) -> Lock: ...
     def reentrant_lock(self) -> AbstractContextManager[object]: ...
+    def queue(self) -> deque[Any]:
+        """An empty one, which threads use without a lock."""
+        ...
+
     def condition(self) -> threading.Condition: ...
     def event(self) -> threading.Event: ...
     def thread(
@@ -110,6 +115,9 @@ class OperatingSystem:
 
     def reentrant_lock(self) -> AbstractContextManager[object]:
         return threading.RLock()
+
+    def queue(self) -> deque[Any]:
+        return deque()
 
     def condition(self) -> threading.Condition:
         return threading.Condition()
