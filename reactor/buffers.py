@@ -40,7 +40,7 @@ class SendQueue:
     def __init__(self) -> None:
         # Made by the first buffer: most connections never need it, and it is larger than all else of them.
         self._buffers: deque[bytes | memoryview] | None = None
-        self.size = 0
+        self.size: int = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Add a buffer; it must not change from here on. An empty one is passed over. O(1)."""
@@ -114,9 +114,9 @@ class ReceiveBuffer:
 
     def __init__(self) -> None:
         self._chunks: list[bytes] | None = None  # None: nothing is kept, as mostly
-        self.size = 0
+        self.size: int = 0
         """Bytes kept."""
-        self.needed = 0
+        self.needed: int = 0
         """Bytes below which it is of no use to look at them again, as far as that is known."""
 
     def put(self, data: bytes, needed: int = 0) -> None:

@@ -19,18 +19,19 @@ import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Literal, Protocol, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
 from reactor.loop import READ, WRITE, Channel, Reactor
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
+from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
 from reactor.tls import TlsStream, TlsTruncationError
 
 __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 TAKE_SIZE = 262_144
 """Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
@@ -194,13 +195,13 @@ class Connection:
         # was a moment ago.
         self._machine = StateMachine(ConnectionState.CONNECTING)
         self._outbox: list[bytes] = []
-        self.outbox_size = 0
+        self.outbox_size: int = 0
         self._flush_posted = False
         self.own: list[bytes] = []
         """What the handlers in hand have written; empty when there are none. They append to it, without
         a lock; `collect` and `end` say who takes from it."""
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
-        self.own_size = 0
+        self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
         self._cause = CloseCause.FAILED
         self._error: BaseException | None = None
@@ -213,15 +214,17 @@ class Connection:
         self._channel: Channel | None = None
         self._deadline: Timeout | None = None
         self._paused = 0
-        self.bytes_received = self.bytes_sent = 0
-        """As the socket moved them: with TLS, ciphertext. Written on the loop's thread."""
-        self.frames_dropped = 0
+        self.bytes_received: int = 0
+        """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
+        self.bytes_sent: int = 0
+        """As the socket took them: with TLS, ciphertext. Written on the loop's thread."""
+        self.frames_dropped: int = 0
         """Frames that have made room for younger ones. Under the lock."""
-        self.reading_since = reactor.pass_time
+        self.reading_since: float = reactor.pass_time
         """Monotonic seconds since when it reads without a pause. Written on the loop's thread."""
-        self.last_received = reactor.pass_time
+        self.last_received: float = reactor.pass_time
         """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
-        self.last_sent = reactor.pass_time
+        self.last_sent: float = reactor.pass_time
         """Monotonic seconds at which the kernel last took a byte. Written on the loop's thread."""
 
     # -- any thread ------------------------------------------------------------------------------
@@ -836,12 +839,13 @@ class Connection:
         """The TLS session; None for a connection without. The loop's thread."""
         return self._tls
 
-    def address(self, which: str) -> Any:
+    def address(self, which: Literal["local", "remote"]) -> SocketAddress | None:
         """The `"local"` or `"remote"` address as the socket gives it; None when there is none."""
         if self._socket is None:
             return None
         try:
-            return self._socket.getsockname() if which == "local" else self._socket.getpeername()
+            named = self._socket.getsockname if which == "local" else self._socket.getpeername
+            return cast(SocketAddress, named())
         except OSError:
             return None
 

@@ -37,7 +37,7 @@ from reactor.timing_wheel import Timeout, TimingWheel
 
 __all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 TICK = 0.001
 """Seconds in a tick of the wheel: what `epoll_wait` can tell apart."""
@@ -84,11 +84,11 @@ class Channel:
     __slots__ = ("born", "callback", "events", "fd")
 
     def __init__(self, fd: int, events: int, callback: Callable[[int], object], born: int) -> None:
-        self.fd = fd
-        self.born = born  # the pass in which it was registered
-        self.events = events
+        self.fd: int = fd
+        self.born: int = born  # the pass in which it was registered
+        self.events: int = events
         """READ, WRITE, both or 0: registered, but not waiting for anything."""
-        self.callback = callback
+        self.callback: Callable[[int], object] = callback
 
     def fileno(self) -> int:
         """The descriptor's number."""
@@ -155,15 +155,15 @@ class Reactor:
         self._stop_requested = False
         self._running = False
         self._closed = False
-        self.thread = 0
+        self.thread: int = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
         self._generation = _generation
-        self.passes = 0
+        self.passes: int = 0
         """Times that the loop came out of the selector. The loop's thread."""
         self._events = self._callbacks = self._fired = 0
-        self.pass_time = self._origin
+        self.pass_time: float = self._origin
         """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
-        self.pass_seconds = 0.0
+        self.pass_seconds: float = 0.0
         """How long the last pass took after its sleep: what a descriptor may have had to wait."""
         self._waker.arm()
 

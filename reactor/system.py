@@ -15,16 +15,27 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 from reactor.clock import Clock, SystemClock
 from reactor.poller import Poller, default_poller
 from reactor.waker import Lock, Waker
 
-__all__ = ["AddressInfo", "OperatingSystem", "System"]
+__all__ = ["AddressInfo", "OperatingSystem", "SocketAddress", "System", "look_up"]
 
-AddressInfo: TypeAlias = tuple[socket.AddressFamily, Any]
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+"""An address as the socket module gives it: a host and a port, with two more numbers for IPv6; the path
+of a Unix socket, which is empty for one without a name; or bytes, an abstract address of Linux."""
+
+AddressInfo: TypeAlias = tuple[socket.AddressFamily, SocketAddress]
 """A family, and an address as `connect` takes it."""
+
+
+def look_up(host: str, port: int, flags: int = 0) -> list[AddressInfo]:
+    """getaddrinfo(3) for streams, in its order. Raises OSError, or UnicodeError for what is no name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    # Other addresses than these come from a Python that was built without IPv6 alone.
+    return [(info[0], cast(SocketAddress, info[4])) for info in found]
 
 
 class System(Protocol):
@@ -102,8 +113,7 @@ class OperatingSystem:
         os.close(fd)
 
     def addresses(self, host: str, port: int) -> list[AddressInfo]:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(info[0], info[4]) for info in found]
+        return look_up(host, port)
 
     def lock(self) -> Lock:
         return threading.Lock()

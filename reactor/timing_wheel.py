@@ -125,7 +125,7 @@ class TimingWheel:
     __slots__ = ("_count", "_due", "_occupied", "_slots", "now")
 
     def __init__(self, now: int = 0) -> None:
-        self.now = now
+        self.now: int = now
         self._count = 0
         self._occupied = [0] * LEVELS
         # Made when they are first needed, and kept.

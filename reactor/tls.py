@@ -44,9 +44,9 @@ class TlsStream:
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        self.ended = False
+        self.ended: bool = False
         """Whether the peer's closing alert has come: it will send no more."""
-        self.closing = False
+        self.closing: bool = False
         """Whether our own closing alert is among the ciphertext: nothing can be sent any more."""
 
     @property

@@ -66,7 +66,7 @@ class Waker:
     def __init__(self, pipe: Pipe | None = None, lock: Lock | None = None) -> None:
         self._armed: Lock = threading.Lock() if lock is None else lock
         self._armed.acquire()  # a new waker belongs to a loop that is awake
-        self.wakeups = 0
+        self.wakeups: int = 0
         """Bytes read so far: how often a sleep was ended. Written by the loop's thread."""
         self._send: Callable[[bytes], object]
         self._receive: Callable[[int], bytes]

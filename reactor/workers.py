@@ -35,7 +35,7 @@ from reactor.loop import Reactor
 
 __all__ = ["Job", "WorkerPool"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 PATIENCE = 0.001
 """Seconds without progress after which a drain counts as blocked. Measured: less starts threads for
@@ -149,7 +149,7 @@ class WorkerPool:
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.
         self._taken_at = 0.0
-        self.quiet_until = 0.0
+        self.quiet_until: float = 0.0
         """Monotonic seconds until which a result need not wake the loop: it will look by itself.
         Written by the loop, read by the drains. A stale value is an older one: it costs a wake-up."""
         self._watching = False  # the loop's thread: `_watch` is in the wheel

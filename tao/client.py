@@ -39,7 +39,7 @@ from tao.timers import ConnectionTimers
 
 __all__ = ["ClientConn"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 # One counter for all clients of a program: an id names one in a log. `next` on it is one step.
 _net_ids = itertools.count(1)

@@ -46,7 +46,7 @@ class Context(Generic[M_co]):
         session: ContextSource,
         values: tuple[object, object, Any] | None = None,
     ) -> None:
-        self.message = message
+        self.message: M_co = message
         """What the peer sent, decoded."""
         self._session = session
         self._values = values  # (key, value, the pairs before); immutable, so it may be shared

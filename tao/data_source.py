@@ -15,7 +15,7 @@ from tao.errors import TaoError
 
 __all__ = ["DataSource"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 T = TypeVar("T")
 

@@ -53,7 +53,7 @@ class Group(Generic[M]):
     def __init__(
         self, name: str, deliver: Callable[[Iterable[M], Message, WhenFull], BroadcastReport]
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._deliver = deliver
         self._lock = threading.Lock()
         self._members: dict[int, M] = {}  # under the lock

@@ -19,7 +19,7 @@ from tao.message import HeartBeatMessage, Message
 
 __all__ = ["Heartbeat", "HeartbeatKeeper"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ class HeartBeatMessage:
     message_number: ClassVar[int] = HEARTBEAT
 
     def __init__(self, timestamp: int | None = None) -> None:
-        self.timestamp = time.time_ns() if timestamp is None else timestamp
+        self.timestamp: int = time.time_ns() if timestamp is None else timestamp
 
     def serialize(self) -> bytes:
         """Eight bytes."""

@@ -112,12 +112,15 @@ class Metrics:
     )
 
     def __init__(self) -> None:
-        self.connections_total = self.connections_refused = 0
+        self.connections_total: int = 0
+        self.connections_refused: int = 0
         # Of connections that are gone; those that are open count for themselves.
-        self.messages_in = self.bytes_in = self.bytes_out = 0
-        self.handled = 0
-        self.handler_seconds = 0.0
-        self.histogram = [0] * (len(BUCKET_BOUNDS) + 1)
+        self.messages_in: int = 0
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self.handled: int = 0
+        self.handler_seconds: float = 0.0
+        self.histogram: list[int] = [0] * (len(BUCKET_BOUNDS) + 1)
         self.errors: dict[str, int] = {}
 
     def observe(self, count: int, seconds: float, *, weight: int) -> None:

@@ -146,7 +146,7 @@ def _bounded(number: int, deserialize: Callable[[bytes], M], limit: int) -> Call
     return bounded
 
 
-default_registry = MessageRegistry()
+default_registry: MessageRegistry = MessageRegistry()
 """What servers and clients use that are not given another."""
 
 

@@ -55,7 +55,7 @@ from tao.session import Callbacks, Session, SessionOptions
 
 __all__ = ["Address", "Server", "ServerConn", "StopReport"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already."""

@@ -55,7 +55,7 @@ from tao.timers import ConnectionTimers
 
 __all__ = ["Callbacks", "Session", "SessionOptions"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 C = TypeVar("C", bound=WriteCloser)
 
@@ -185,12 +185,12 @@ class Session(Generic[C]):
         metrics: Metrics | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        self.conn = conn
-        self.net_id = net_id
-        self.server = server
+        self.conn: C = conn
+        self.net_id: int = net_id
+        self.server: MessageServer | None = server
         # Written once, before it opens or then.
-        self.remote_address = remote_address
-        self.local_address = local_address
+        self.remote_address: SocketAddress | None = remote_address
+        self.local_address: SocketAddress | None = local_address
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self._pool = pool
@@ -201,7 +201,7 @@ class Session(Generic[C]):
         # worker at a time. A copy costs the same however many there are.
         self._context_source = contextvars.copy_context() if context is None else context
         self._context: contextvars.Context | None = None  # made on the first worker
-        self.messages_in = 0
+        self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
         self._options = options
         self._room = options.buffer_size
@@ -210,13 +210,13 @@ class Session(Generic[C]):
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self._lock = reactor.system.lock()
-        self.timers = ConnectionTimers(reactor, self.enqueue, self._lock)
+        self.timers: ConnectionTimers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
-        self.codec = codec
+        self.codec: Codec = codec
         """What encodes and decodes from here on."""
         self._interrupted = False
         # The loop's thread.
@@ -241,10 +241,10 @@ class Session(Generic[C]):
         # Bytes in the connection's `own`, which is what the handlers in hand have written: on the thread
         # that runs them, and 0 when there are none.
         self._written = 0
-        self.handler_thread = 0
+        self.handler_thread: int = 0
         """The number of the thread that runs a handler of this connection, or 0. A thread only asks whether
         it is its own number, which no other thread writes."""
-        self.connection = Connection(
+        self.connection: Connection = Connection(
             reactor,
             self,
             options=options.connection,

@@ -78,10 +78,10 @@ class Simulation:
         self, seed: int = 0, faults: Faults | None = None, *, interruptible: Iterable[str] = ()
     ) -> None:
         self.seed = seed
-        self.faults = Faults() if faults is None else faults
+        self.faults: Faults = Faults() if faults is None else faults
         self._clock = _Clock()
-        self.scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
-        self.network = Network(self.scheduler)
+        self.scheduler: Scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
+        self.network: Network = Network(self.scheduler)
         self._clock.point = self.scheduler.point
         self._threads: list[SimulatedThread] = []
         self._loops: list[tuple[Reactor, SimulatedPoller, threading.Thread]] = []
