@@ -13,6 +13,7 @@ way), and whether bytes are read (OPEN, and LINGERING to throw them away).
 from __future__ import annotations
 
 import enum
+import errno
 import logging
 import socket
 import ssl
@@ -247,15 +248,19 @@ class Connection:
     @property
     def pending(self) -> int:
         """Bytes accepted and not yet taken by the kernel. Any thread; a moment old at the most."""
-        return self.outbox_size + self._in_flight + self._queue.size
+        held = 0 if self._tls is None else len(self._tls.held)
+        return self.outbox_size + self._in_flight + self._queue.size + held
 
     def write(self, data: bytes, *, drop_oldest: bool = False, post: bool = True) -> WriteResult:
         """Queue `data`; it is sent on the loop's next pass, after what was queued before it. Any thread.
 
         At the limit it is refused; with `drop_oldest`, the frames that have waited longest and have not
         been offered to the kernel yet make room for it; the CloseReason counts them. Without `post`, the
-        caller sees to it that `flush` is called: for who writes to many.
+        caller sees to it that `flush` is called: for who writes to many. Raises ForkError in a forked
+        child.
         """
+        if self._reactor.forked:
+            raise self._reactor.fork_error()
         size = len(data)
         options, lock = self._options, self._lock
         limit = options.output_limit
@@ -313,19 +318,27 @@ class Connection:
         """Send what was accepted, then FIN, wait for the peer's, close. Any thread; does not wait.
 
         The state changes before this returns: no later write is accepted. Returns False when the
-        connection is on its way out already.
+        connection is on its way out already; an error is noted all the same, if it is the first.
+        Raises ForkError in a forked child.
         """
         return self._end(ConnectionEvent.CLOSE, cause, error)
 
     def abort(
         self, cause: CloseCause = CloseCause.ABORTED, error: BaseException | None = None
     ) -> bool:
-        """Drop what is queued and send RST. Any thread. Returns False when it is closed already."""
+        """Drop what is queued and send RST. Any thread. Returns False when it is closed already.
+
+        Raises ForkError in a forked child.
+        """
         return self._end(ConnectionEvent.ABORT, cause, error)
 
     def _end(self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None) -> bool:
+        if self._reactor.forked:
+            raise self._reactor.fork_error()
         with self._lock:
             if not self._machine.accepts(event):
+                if error is not None and self._machine.state is not _CLOSED:
+                    self._note(cause, error)  # it is ending already, and this went wrong meanwhile
                 return False
             self._note(cause, error)
             state = self._machine.handle(event)
@@ -516,7 +529,8 @@ class Connection:
         """Send it now, behind what is queued. The loop's thread.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
-        caller sees to it that it stops when enough waits.
+        caller sees to it that it stops when enough waits. The one that does not look at which thread
+        it is on: it is called for every reply, and that would be 1 in 100 of an echo.
         """
         if self.outbox_size or self._queue.size or self._machine.state not in _SENDING:
             with self._lock:
@@ -528,6 +542,7 @@ class Connection:
             try:
                 data = self._tls.encrypt(data)
             except ssl.SSLError as error:
+                self._queue.append(data)  # to be counted as unsent
                 self.fail(error)
                 return
         # The usual case; without a queue in between it costs a quarter less.
@@ -576,6 +591,7 @@ class Connection:
         there it can still be dropped. As long as the kernel takes nothing, `_flush_posted` stays set:
         writers need not post, for this is called when the socket takes bytes again.
         """
+        self._reactor.check_thread()
         queue, lock = self._queue, self._lock
         more = True
         while self._machine.state in _SENDING:
@@ -598,7 +614,7 @@ class Connection:
                 try:
                     queue.append(self._tls.encrypt(data))
                 except ssl.SSLError as error:
-                    self.fail(error)
+                    self.fail(error)  # which counts what is in flight as unsent
                     break
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
@@ -670,11 +686,13 @@ class Connection:
 
     def pause_reading(self, why: int) -> None:
         """Read no more until `resume_reading` for the same reason. The loop's thread."""
+        self._reactor.check_thread()
         self._paused |= why
         self._update_interest()
 
     def resume_reading(self, why: int) -> None:
         """Withdraw a reason for not reading. The loop's thread."""
+        self._reactor.check_thread()
         self._paused &= ~why
         self._update_interest()
 
@@ -738,6 +756,8 @@ class Connection:
         if self._machine.state is not ConnectionState.DRAINING or not self._handler.is_idle():
             return
         if self._tls is not None and not (self._tls.closing or self._outbox or self._queue):
+            if self._tls.held:
+                return  # nothing is read any more: the deadline ends it, and counts it as unsent
             self._tls.close()
             self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
@@ -754,7 +774,9 @@ class Connection:
         assert self._socket is not None
         try:
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:  # ENOTCONN: the peer has reset it
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                error = ConnectionResetError(errno.ECONNRESET, "the peer has reset the connection")
             self.fail(error)
             return
         self._receive_nothing()
@@ -799,6 +821,7 @@ class Connection:
 
     def fail(self, error: BaseException) -> None:
         """End it now: it cannot go on. The loop's thread. Nothing if it is closed already."""
+        self._reactor.check_thread()
         with self._lock:
             if not self._machine.accepts(ConnectionEvent.FAIL):
                 return
@@ -825,7 +848,7 @@ class Connection:
         with self._lock:
             if self.own:
                 self._own_to_outbox()
-            unsent = self._queue.clear() + self._in_flight + self.outbox_size
+            unsent = self._queue.clear() + self.pending
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0
         self._handler.handle_closed(

@@ -136,7 +136,11 @@ class Connector:
     def _finish(self) -> None:
         sock = self._socket
         assert sock is not None
-        if sock.family != _UNIX and sock.getsockname() == sock.getpeername():
+        try:
+            to_itself = sock.family != _UNIX and sock.getsockname() == sock.getpeername()
+        except OSError:  # ENOTCONN: reset already, which the first read will say
+            to_itself = False
+        if to_itself:
             # Both ends are this socket: TCP's simultaneous open, when the system happens to choose the
             # very port as ours on which nobody listens. RFC 9293, 3.5.
             self._give_up(ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself"))

@@ -23,6 +23,7 @@ import math
 import os
 import selectors
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,18 +53,18 @@ Arguments = TypeVarTuple("Arguments")
 
 _ceil = math.ceil
 
-# How often this process has been forked off from one with reactors in it. To ask the system for the
-# process's number instead cost a fifth of a `call_later`.
-_generation = 0
+# Those of this process, to be told when it turns out to be a forked child. To ask the system for the
+# process's number instead, in every call that must know, cost a fifth of a `call_later`.
+_reactors: weakref.WeakSet[Reactor] = weakref.WeakSet()
 
 
-def _count_generation() -> None:
-    global _generation  # noqa: PLW0603
-    _generation += 1
+def _disown_reactors() -> None:
+    for reactor in _reactors:
+        reactor.forked = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_generation)
+    os.register_at_fork(after_in_child=_disown_reactors)
 
 
 class HasFileno(Protocol):
@@ -157,7 +158,10 @@ class Reactor:
         self._closed = False
         self.thread: int = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
-        self._generation = _generation
+        self.forked: bool = False
+        """Whether it is another process's: this one was forked off from it, and must not use it. Set in
+        the child, before any code of the program's runs there."""
+        _reactors.add(self)
         self.passes: int = 0
         """Times that the loop came out of the selector. The loop's thread."""
         self._events = self._callbacks = self._fired = 0
@@ -217,7 +221,7 @@ class Reactor:
         same order that keeps a posted callback from being slept over.
         """
         self._stop_requested = True
-        self._waker.wake()
+        self.wake()
 
     def close(self) -> None:
         """Release the selector and the wake-up pipe. Twice is once. Descriptors stay their owners'.
@@ -226,7 +230,7 @@ class Reactor:
         """
         if self._closed:
             return
-        if self._running and self._generation == _generation:
+        if self._running and not self.forked:
             raise ReentrancyError("stop the reactor before closing it: it is running")
         self._closed = True
         self._poller.close()
@@ -238,11 +242,6 @@ class Reactor:
     def running(self) -> bool:
         """Whether somebody is inside `run` or `run_once`. Any thread; a moment old."""
         return self._running
-
-    @property
-    def forked(self) -> bool:
-        """Whether it is another process's: this one was forked off from it, and must not use it."""
-        return self._generation != _generation
 
     @property
     def closed(self) -> bool:
@@ -369,7 +368,7 @@ class Reactor:
 
         Raises ReactorClosedError after `close`, ForkError in a forked child.
         """
-        if self._closed or self._generation != _generation:
+        if self._closed or self.forked:
             self._check_process()
         timeout = Timeout(partial(callback, *arguments) if arguments else callback)
         self.post(timeout.fire)
@@ -379,13 +378,20 @@ class Reactor:
     def post(self, callback: Callable[[], object]) -> None:
         """Queue a callback, without a handle and without waking the loop. Any thread.
 
-        For what is about to post more: `wake` once when all is posted.
+        For what is about to post more: `wake` once when all is posted. Raises ForkError in a forked
+        child.
         """
+        if self.forked:
+            raise self.fork_error()
         self._posted.append(callback)
 
     def wake(self) -> None:
-        """End the loop's sleep, if it sleeps. Any thread, and signal handlers; never blocks."""
-        self._waker.wake()
+        """End the loop's sleep, if it sleeps. Any thread, and signal handlers; never blocks.
+
+        Nothing in a forked child: the pipe is the parent's too.
+        """
+        if not self.forked:
+            self._waker.wake()
 
     def call_later(
         self,
@@ -548,8 +554,15 @@ class Reactor:
         )
 
     def _check(self) -> None:
-        if self._closed or self._generation != _generation:
+        if self._closed or self.forked:
             self._check_process()
+        self.check_thread()
+
+    def check_thread(self) -> None:
+        """Raise WrongThreadError if the reactor belongs to another thread than the caller's. Any thread.
+
+        For what is the loop's alone, and uses no method of the reactor that would say so.
+        """
         if self.thread and self.thread != threading.get_ident():
             raise WrongThreadError(
                 "this is for the thread that runs the reactor; "
@@ -557,12 +570,16 @@ class Reactor:
             )
 
     def _check_process(self) -> None:
-        if self._generation != _generation:
-            raise ForkError(
-                "this reactor was made before the process was forked and is shared with the parent; "
-                "make a new one in the child"
-            )
+        if self.forked:
+            raise self.fork_error()
         raise ReactorClosedError("this reactor has been closed")
+
+    def fork_error(self) -> ForkError:
+        """What to raise for a use of something of this reactor's, when it is `forked`."""
+        return ForkError(
+            "this belongs to the process from which this one was forked, and is shared with it; "
+            "make a new reactor, server or client in the child"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "idle"

@@ -31,7 +31,7 @@ class TlsTruncationError(ssl.SSLError):
 class TlsStream:
     """One TLS session. Ciphertext to be sent gathers inside until `take_ciphertext`."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "closing", "ended")
+    __slots__ = ("_incoming", "_object", "_outgoing", "closing", "ended", "held")
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
@@ -48,6 +48,8 @@ class TlsStream:
         """Whether the peer's closing alert has come: it will send no more."""
         self.closing: bool = False
         """Whether our own closing alert is among the ciphertext: nothing can be sent any more."""
+        self.held = b""
+        """Plaintext that waits until the peer has done its part of a handshake in mid-stream."""
 
     @property
     def object(self) -> ssl.SSLObject:
@@ -89,14 +91,34 @@ class TlsStream:
             pass
         except ssl.SSLZeroReturnError:
             self.ended = True
+        if self.held:
+            self._write(b"")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """`plaintext` as ciphertext, behind what else there is to send. Raises ssl.SSLError."""
-        # Into memory there is always room, and a session that may be renegotiated is refused by
-        # `tao`'s contexts: a write is never held up half-way.
-        self._object.write(plaintext)
+        """`plaintext` as ciphertext, behind what else there is to send. Raises ssl.SSLError.
+
+        Into memory there is always room. But a context of TLS 1.2 that is not `tao`'s may let the peer
+        begin another handshake in the middle; until that is done nothing can be written, and it is
+        `held`: `decrypt` goes on with it.
+        """
+        if self.held:
+            self._write(plaintext)
+        else:
+            try:
+                self._object.write(plaintext)
+            except ssl.SSLWantReadError:
+                self.held = plaintext
         return self._outgoing.read()
+
+    def _write(self, plaintext: bytes) -> None:
+        """Behind what is held, and with it: OpenSSL wants to see the same bytes again, and takes more."""
+        self.held += plaintext
+        try:
+            self._object.write(self.held)
+        except ssl.SSLWantReadError:
+            return
+        self.held = b""
 
     def close(self) -> None:
         """Put our closing alert behind what there is to send. Twice is once."""

@@ -143,9 +143,11 @@ class WorkerPool:
         # Threads inside a drain, with the job in hand. Keys come and go under the lock; each thread
         # sets its own value; whether a thread is among them, it can ask without the lock.
         self._running: dict[int, Job | None] = {}
-        # Appended to by the drains, taken from by the loop's thread. Whoever makes it non-empty posts
-        # `_finish`; if the loop comes between the two, the drain's end or `_watch` does.
+        # Appended to by the drains, taken from by the loop's thread. Whoever appends and finds no
+        # `_finish` posted posts it: two may at once, and the second finds nothing. The loop clears the
+        # mark before it takes what there is, so what was appended under a mark that stood is taken.
         self._finished: deque[Job] = deque()
+        self._finish_posted = False
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.
         self._taken_at = 0.0
@@ -160,12 +162,14 @@ class WorkerPool:
     def submit(self, job: Job) -> None:
         """Queue a job; it is on its way to a worker when this pass ends. The loop's thread.
 
-        After `shutdown` the job is refused. Raises as `Reactor.call_soon` does.
+        After `shutdown` the job is refused. Raises as `Reactor.call_soon` does, with nothing queued.
         """
-        self._ready.append(job)
         if not self._submit_asked:
-            self._submit_asked = True
             self._reactor.call_at_stage_end(self._submit)
+            self._submit_asked = True
+        else:
+            self._reactor.check_thread()
+        self._ready.append(job)
 
     def _submit(self) -> None:
         self._submit_asked = False
@@ -193,7 +197,6 @@ class WorkerPool:
         for job in running:
             if job is not None:
                 job.collect()
-        self._finish()
         now = self._monotonic()
         if self._ready:
             with self._lock:
@@ -210,15 +213,20 @@ class WorkerPool:
 
     def _finish(self) -> None:
         """Take back the jobs that have been run. In the order in which they ended."""
+        self._finish_posted = False
         finished = self._finished
-        for _ in range(len(finished)):
-            job = finished.popleft()
-            try:
-                job.finish()
-            except Exception as error:
-                _log_defect(error)
-        if finished:
-            self._reactor.post(self._finish)  # the others have their turn first
+        try:
+            for _ in range(len(finished)):
+                job = finished.popleft()
+                try:
+                    job.finish()
+                except Exception as error:
+                    _log_defect(error)
+        finally:
+            # What has come meanwhile, or was left by Ctrl-C: the others have their turn first.
+            if finished and not self._finish_posted:
+                self._finish_posted = True
+                self._reactor.post(self._finish)
 
     def _start(self, wanted: int) -> None:
         with self._lock:
@@ -283,7 +291,8 @@ class WorkerPool:
                 post(partial(_log_defect, error))
                 now = self._monotonic()
             finished.append(job)
-            if len(finished) == 1:
+            if not self._finish_posted:
+                self._finish_posted = True
                 post(self._finish)
 
     def _park(self, thread: int) -> bool:
@@ -309,8 +318,6 @@ class WorkerPool:
                 self._parked = True
             else:
                 self._end_drain(thread)
-        if self._finished:
-            self._reactor.post(self._finish)
         self._reactor.wake()
         if not park or bell is None:
             return False

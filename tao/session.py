@@ -306,6 +306,10 @@ class Session(Generic[C]):
                 except (Exception, SystemExit) as error:
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
+                except BaseException as error:
+                    self._pass_on(error)
+                    start, whole = end, True
+                    break
                 start = end
                 if self._interrupted or self._written > self._output_high:
                     whole = True
@@ -482,11 +486,21 @@ class Session(Generic[C]):
                 replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
-        finally:
-            self.handler_thread = 0
+        except BaseException as error:
+            self._pass_on(error)
+        self.handler_thread = 0
         if replies:
             self.connection.end()
             self._written = 0
+
+    def _pass_on(self, error: BaseException) -> None:
+        """Ctrl-C inside an inline handler ends the loop's run, as it should; but when the replies to
+        what came before are on their way, and what came behind has been kept."""
+
+        def interrupt() -> NoReturn:
+            raise error
+
+        self._reactor.post(interrupt)
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
@@ -785,6 +799,8 @@ class Session(Generic[C]):
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
+        if self._reactor.forked:
+            raise self._reactor.fork_error()
         connection = self.connection
         state = connection.state
         if state is not ConnectionState.OPEN and (
@@ -835,6 +851,8 @@ class Session(Generic[C]):
 
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
+        if self._reactor.forked:
+            raise self._reactor.fork_error()
         self.codec = codec
         self._interrupted = True
         if self.handler_thread != threading.get_ident():

@@ -16,7 +16,6 @@ METHODS: dict[str, Callable[[Connection], object]] = {
     "pause_reading": lambda connection: connection.pause_reading(Pause.USER),
     "resume_reading": lambda connection: connection.resume_reading(Pause.USER),
     "fail": lambda connection: connection.fail(ValueError("from the wrong thread")),
-    "send": lambda connection: connection.send(b"from the wrong thread"),
     "flush": lambda connection: connection.flush(),
 }
 

@@ -6,6 +6,7 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -584,3 +585,37 @@ def test_an_executor_that_counts_as_false_is_used_all_the_same(
     _until_over(reactor, [task])
     sized.shutdown()
     assert sized.submits == 1
+
+
+class _TwoAtOnce(deque[Job]):
+    """Holds the first two appends up until both are done, as two threads may well come about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._met = threading.Barrier(2, timeout=DEADLINE)
+        self._appends = 0
+
+    def append(self, job: Job, /) -> None:
+        super().append(job)
+        self._appends += 1  # the barrier below: nobody counts while another one does
+        if self._appends <= 2:
+            self._met.wait()
+
+
+def test_two_that_end_at_once_are_both_taken_back(reactor: Reactor, make_pool: MakePool) -> None:
+    """Whoever appends second must not leave it to the first to tell the loop, and the other way round."""
+    pool = make_pool(worker_size=2)
+    pool._finished = _TwoAtOnce()
+    first, release = threading.Event(), threading.Event()
+    quick = [Task(lambda: first.wait(DEADLINE)) for _ in range(2)]
+    slow = [Task(lambda: release.wait(DEADLINE)) for _ in range(2)]
+    try:
+        _submit(pool, quick + slow)
+        run_until(reactor, lambda: all(task.ran_on for task in quick), "both workers")
+        run_until(reactor, lambda: not pool._watching, "the loop's last look by itself")
+        first.set()
+        _until_over(reactor, quick)  # while both workers are inside a job that blocks
+        assert not any(task.over for task in slow)
+    finally:
+        release.set()
+    _until_over(reactor, slow)
