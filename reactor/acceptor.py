@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+
 from reactor.loop import READ, Channel, Reactor
 from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System, look_up
 from reactor.timing_wheel import Timeout

@@ -4,13 +4,21 @@ Define a message, register a function for it, start a server. Framing, ordering,
 timers and back-pressure are done here.
 """
 
-from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
+from reactor import (
+    CloseCause,
+    CloseReason,
+    ConnectionOptions,
+    ConnectionState,
+    SocketAddress,
+    Watermark,
+)
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
 from tao.client import ClientConn
-from tao.codec import Codec, TypeLengthValueCodec
+from tao.codec import Codec, Frame, Header, TypeLengthValueCodec
 from tao.connection_map import ConnectionMap
 from tao.context import Context
+from tao.context_key import ContextKey
 from tao.data_source import DataSource
 from tao.errors import (
     ConnectionClosedError,
@@ -28,8 +36,9 @@ from tao.line_codec import LineCodec
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
-from tao.registry import MessageRegistry, default_registry, register
-from tao.server import Server, ServerConn, StopReport
+from tao.registry import Handler, MessageRegistry, default_registry, register
+from tao.server import Server, ServerConn
+from tao.stop_report import StopReport
 from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
@@ -47,9 +56,13 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionState",
     "Context",
+    "ContextKey",
     "DataSource",
+    "Frame",
     "FrameTooLargeError",
     "Group",
+    "Handler",
+    "Header",
     "HeartBeatMessage",
     "Heartbeat",
     "LengthPrefixedCodec",
@@ -62,6 +75,7 @@ __all__ = [
     "NotRegisteredError",
     "Server",
     "ServerConn",
+    "SocketAddress",
     "StopReport",
     "TaoError",
     "TypeLengthValueCodec",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import overload
 
 from reactor import (
     CloseReason,
@@ -103,7 +103,7 @@ class ClientConn(Conn["ClientConn"]):
         registry: MessageRegistry = default_registry,
         codec: Codec | None = None,
         on_connect: Callable[[ClientConn], bool | None] | None = None,
-        on_message: Callable[[Any, ClientConn], object] | None = None,
+        on_message: Callable[[object, ClientConn], object] | None = None,
         on_close: Callable[[ClientConn, CloseReason], object] | None = None,
         on_error: Callable[[ClientConn, BaseException], object] | None = None,
         buffer_size: int = 256,
@@ -394,6 +394,10 @@ class ClientConn(Conn["ClientConn"]):
             ConnectionState.HANDSHAKING,
         )
 
+    @overload
+    def wait_closed(self, timeout: None = None) -> CloseReason: ...
+    @overload
+    def wait_closed(self, timeout: float) -> CloseReason | None: ...
     def wait_closed(self, timeout: float | None = None) -> CloseReason | None:
         """Wait until all is over, on_close included; None when `timeout` seconds were not enough.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 from tao.codec import check_number
 from tao.context import Context
@@ -37,14 +37,15 @@ class MessageClass(Protocol[M_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Generic[M]):
     """What is known about a message number."""
 
     number: int
-    deserialize: Callable[[bytes], Any]
-    handler: Handler[Any] | None = None
+    deserialize: Callable[[bytes], M]
+    handler: Handler[M] | None = None
     inline: bool = False
     max_size: int | None = None
+    """Bytes in the largest value; None: what the codec allows."""
 
 
 class MessageRegistry:
@@ -53,10 +54,10 @@ class MessageRegistry:
     __slots__ = ("_entries", "find")
 
     def __init__(self) -> None:
-        self._entries: dict[int, Entry] = {
-            HEARTBEAT: Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True)
+        self._entries: dict[int, Entry[object]] = {
+            HEARTBEAT: _forget(Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True))
         }
-        self.find: Callable[[int], Entry | None] = self._entries.get
+        self.find: Callable[[int], Entry[object] | None] = self._entries.get
         """The entry of a number, or None. Any thread."""
 
     def register(
@@ -88,7 +89,7 @@ class MessageRegistry:
             raise ValueError(f"max_size must be a number of bytes, not {max_size!r}")
         if max_size is not None:
             deserialize = _bounded(number, deserialize, max_size)
-        entry = Entry(number, deserialize, handler, inline, max_size)
+        entry = _forget(Entry(number, deserialize, handler, inline, max_size))
         # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
         present = self._entries.get(number)
         if present is not None and present.handler is _ignore:
@@ -133,6 +134,12 @@ class MessageRegistry:
 
 def _ignore(_context: Context[HeartBeatMessage], _conn: WriteCloser) -> None:
     """A heartbeat has done its work by arriving."""
+
+
+def _forget(entry: Entry[M]) -> Entry[object]:
+    """The same entry, among those of other types. That what is read by its decoder is what its handler
+    takes was checked when it was made; whoever keeps the two together need not know what it is."""
+    return cast(Entry[object], entry)
 
 
 def _bounded(number: int, deserialize: Callable[[bytes], M], limit: int) -> Callable[[bytes], M]:

@@ -33,6 +33,7 @@ from reactor import (
     Reactor,
     ReactorClosedError,
     ReceiveBuffer,
+    SocketAddress,
     TlsStream,
     WorkerPool,
     WriteResult,
@@ -73,7 +74,7 @@ class Callbacks(Generic[C]):
     """The application's, for the connections of one server or client."""
 
     on_connect: Callable[[C], bool | None] | None = None
-    on_message: Callable[[Any, C], object] | None = None
+    on_message: Callable[[object, C], object] | None = None
     on_close: Callable[[C, CloseReason], object] | None = None
     on_error: Callable[[C, BaseException], object] | None = None
 
@@ -178,8 +179,8 @@ class Session(Generic[C]):
         on_gone: Callable[[Session[C], CloseReason], object],
         on_open: Callable[[Session[C]], object] | None = None,
         server: MessageServer | None = None,
-        remote_address: Any = None,
-        local_address: Any = None,
+        remote_address: SocketAddress | None = None,
+        local_address: SocketAddress | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         metrics: Metrics | None = None,
@@ -889,12 +890,14 @@ class Session(Generic[C]):
                 self._cancelled.set()
 
 
-def _handler_of(on_message: Callable[[Any, C], object] | None, conn: C) -> Handler[Any] | None:
+def _handler_of(
+    on_message: Callable[[object, C], object] | None, conn: C
+) -> Handler[object] | None:
     """on_message as the handler of what is registered without one."""
     if on_message is None:
         return None
 
-    def handle(context: Context[Any], _conn: WriteCloser) -> None:
+    def handle(context: Context[object], _conn: WriteCloser) -> None:
         on_message(context.message, conn)
 
     return handle

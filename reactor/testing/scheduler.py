@@ -83,7 +83,9 @@ class Task:
 
     def __init__(self, name: str) -> None:
         self.name: str = name
-        self.gate: threading.Lock = threading.Lock()  # released by who hands the baton to this thread
+        self.gate: threading.Lock = (
+            threading.Lock()
+        )  # released by who hands the baton to this thread
         self.gate.acquire()
         self.ready: bool = False  # it could run, and does not
         self.waits_for: str = ""  # what, in words, if it waits

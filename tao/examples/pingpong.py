@@ -106,7 +106,7 @@ def play(address: tuple[str, int], rounds: int) -> int:
         sent_at = time.perf_counter()
         client.write(Ping(1))
         reason = client.wait_closed()
-    if reason is None or reason.cause is not CloseCause.CLOSED:
+    if reason.cause is not CloseCause.CLOSED:
         say(f"The connection is over: {reason}.")
         return 1
     return 0

@@ -104,10 +104,10 @@ def listen(address: tuple[str, int], times: int | None) -> int:
 
     with ClientConn(address, registry=registry) as client:
         reason = client.wait_closed()
-    if reason is not None and reason.cause is CloseCause.CLOSED:
+    if reason.cause is CloseCause.CLOSED:
         return 0
     say(f"The connection is over: {reason}.")
-    return 0 if reason is None or reason.clean else 1
+    return 0 if reason.clean else 1
 
 
 def run_demo(_options: argparse.Namespace) -> int:
