@@ -48,7 +48,7 @@ class TlsStream:
         """Whether the peer's closing alert has come: it will send no more."""
         self.closing: bool = False
         """Whether our own closing alert is among the ciphertext: nothing can be sent any more."""
-        self.held = b""
+        self.held: bytes = b""
         """Plaintext that waits until the peer has done its part of a handshake in mid-stream."""
 
     @property

@@ -15,7 +15,7 @@ from reactor import (
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
 from tao.client import ClientConn
-from tao.codec import Codec, Frame, Header, TypeLengthValueCodec
+from tao.codec import Codec, TypeLengthValueCodec
 from tao.connection_map import ConnectionMap
 from tao.context import Context
 from tao.context_key import ContextKey
@@ -36,7 +36,7 @@ from tao.line_codec import LineCodec
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
-from tao.registry import Handler, MessageRegistry, default_registry, register
+from tao.registry import MessageRegistry, default_registry, register
 from tao.server import Server, ServerConn
 from tao.stop_report import StopReport
 from tao.tls import load_client_tls, load_server_tls
@@ -58,11 +58,8 @@ __all__ = [
     "Context",
     "ContextKey",
     "DataSource",
-    "Frame",
     "FrameTooLargeError",
     "Group",
-    "Handler",
-    "Header",
     "HeartBeatMessage",
     "Heartbeat",
     "LengthPrefixedCodec",
