@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 __all__ = ["HEARTBEAT", "HeartBeatMessage", "Message"]
 
@@ -23,7 +23,12 @@ class Message(Protocol):
 
     @property
     def message_number(self) -> int:
-        """Which kind of message it is: an int32, the same at both ends. A class attribute will do."""
+        """Which kind of message it is: an int32, the same at both ends.
+
+        A class attribute will do: `message_number = 1`. Leave an annotation out: pyright takes a `ClassVar`
+        for something else than the property that stands here, and a dataclass anything but a `ClassVar`
+        for a field.
+        """
         ...
 
     def serialize(self) -> bytes:
@@ -38,7 +43,7 @@ class HeartBeatMessage:
     """
 
     __slots__ = ("timestamp",)
-    message_number: ClassVar[int] = HEARTBEAT
+    message_number = HEARTBEAT
 
     def __init__(self, timestamp: int | None = None) -> None:
         self.timestamp: int = time.time_ns() if timestamp is None else timestamp

@@ -27,13 +27,31 @@ Handler: TypeAlias = Callable[[Context[M], WriteCloser], Message | None]
 """Takes the context of a message and the connection; what it returns is sent as the reply."""
 
 
-class MessageClass(Protocol[M_co]):
-    """A class that says its own number and reads its own bytes."""
+class Readable(Protocol[M_co]):
+    """An object whose class says its number and reads its bytes: `type[Readable[M]]` is that class."""
 
     @property
-    def message_number(self) -> int: ...
+    def message_number(self) -> int:
+        """Which kind of message it is; see `Message`."""
+        ...
 
-    def deserialize(self, data: bytes, /) -> M_co: ...
+    @classmethod
+    def deserialize(cls, data: bytes, /) -> M_co:
+        """The message whose value these bytes are."""
+        ...
+
+
+class MessageClass(Protocol[M_co]):
+    """The same of the class itself: what a type checker goes by where the number is a `ClassVar`."""
+
+    @property
+    def message_number(self) -> int:
+        """Which kind of message it is; see `Message`."""
+        ...
+
+    def deserialize(self, data: bytes, /) -> M_co:
+        """The message whose value these bytes are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +119,16 @@ class MessageRegistry:
             )
 
     def handler(
-        self, message_class: MessageClass[M], *, inline: bool = False, max_size: int | None = None
+        self,
+        message_class: type[Readable[M]] | MessageClass[M],
+        *,
+        inline: bool = False,
+        max_size: int | None = None,
     ) -> Callable[[Handler[M]], Handler[M]]:
-        """Register the decorated function for a class with `message_number` and `deserialize`."""
+        """Register the decorated function for a class with `message_number` and `deserialize`.
+
+        The rest is as for `register`. Raises TypeError for a class that lacks one of the two.
+        """
         number = getattr(message_class, "message_number", None)
         deserialize = getattr(message_class, "deserialize", None)
         if not isinstance(number, int) or deserialize is None:

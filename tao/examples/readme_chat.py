@@ -1,6 +1,5 @@
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import (
     ConnectionClosedError,
@@ -15,7 +14,7 @@ from tao import (
 @dataclass(frozen=True)
 class Chat:
     text: str
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         return self.text.encode()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import (
     ClientConn,
@@ -42,7 +41,7 @@ class TimeMessage:
     """A moment, as `time.time()` gives it."""
 
     seconds: float
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """Eight bytes."""
