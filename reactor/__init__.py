@@ -20,6 +20,7 @@ from reactor.errors import (
     ReentrancyError,
     WrongThreadError,
 )
+from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
 from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System
@@ -47,6 +48,7 @@ __all__ = [
     "ForkError",
     "IllegalTransitionError",
     "Job",
+    "Ledger",
     "Lock",
     "OperatingSystem",
     "Pause",

@@ -24,6 +24,7 @@ from typing import Final, Literal, Protocol, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
+from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
@@ -37,11 +38,6 @@ logger: logging.Logger = logging.getLogger("reactor")
 TAKE_SIZE = 262_144
 """Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
 can still make room for younger frames."""
-
-READ_SIZE = 262_144
-"""Bytes read from one connection in one pass, into a buffer that the loop's connections share. A
-`recv` of that size would have the allocator map and unmap memory for every call, at three quarters of
-an echo's rate; one of 64 KiB cost 4 in 100 more than reading into the buffer and copying out."""
 
 LINGER_READS = 16
 """Reads in one pass that only throw away what a closing connection's peer still sends."""
@@ -82,6 +78,8 @@ class Pause:
     """Enough bytes wait for the peer: it shall read before it asks for more."""
     PROTOCOL: Final = 8
     """What comes can no longer be understood."""
+    MEMORY: Final = 16
+    """All connections together hold too much, and this one more than its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,9 @@ class ConnectionOptions:
     reading, or the two could wait for each other; for it, `high` is where `write` returns False."""
     output_limit: int = 16_777_216
     """Bytes waiting to be sent over which `write` refuses."""
+    input_high: int = 1_048_576
+    """Bytes of messages that were read and not handled above which reading pauses; each message counts
+    for a few hundred more than it has on the wire, for the objects that it is made of."""
     drain_timeout: float = 30.0
     """How long a closing connection may take to finish its handlers and send its bytes."""
     linger_timeout: float = 2.0
@@ -105,6 +106,10 @@ class ConnectionOptions:
             raise ValueError(
                 f"output_limit ({self.output_limit}) must not be below "
                 f"the high watermark ({self.output.high})"
+            )
+        if self.input_high < 1:
+            raise ValueError(
+                f"input_high must be a number of bytes from 1 on, not {self.input_high!r}"
             )
         for name in ("drain_timeout", "linger_timeout", "handshake_timeout"):
             if not getattr(self, name) >= 0:
@@ -140,14 +145,15 @@ class Connection:
     """
 
     __slots__ = (
-        "_buffer",
         "_cause",
         "_channel",
+        "_charged",
         "_deadline",
         "_error",
         "_flush_posted",
         "_handler",
         "_in_flight",
+        "_ledger",
         "_lock",
         "_machine",
         "_notify",
@@ -167,6 +173,8 @@ class Connection:
         "last_received",
         "last_sent",
         "outbox_size",
+        "output_high",
+        "output_low",
         "own",
         "own_size",
         "reading_since",
@@ -181,8 +189,10 @@ class Connection:
         notify: Callable[[], object] | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
+        ledger: Ledger | None = None,
     ) -> None:
         self._reactor = reactor
+        self._ledger = Ledger(reactor) if ledger is None else ledger
         self._tls = tls  # the loop's thread
         # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
@@ -198,6 +208,7 @@ class Connection:
         self._outbox: list[bytes] = []
         self.outbox_size: int = 0
         self._flush_posted = False
+        self._charged = 0  # bytes: what the ledger has of us
         self.own: list[bytes] = []
         """What the handlers in hand have written; empty when there are none. They append to it, without
         a lock; `collect` and `end` say who takes from it."""
@@ -208,13 +219,16 @@ class Connection:
         self._error: BaseException | None = None
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
-        self._buffer = reactor.receive_buffer(READ_SIZE)
         self._queue = SendQueue()
         self._in_flight = 0
         self._socket: socket.socket | None = None
         self._channel: Channel | None = None
         self._deadline: Timeout | None = None
         self._paused = 0
+        self.output_high: int = options.output.high
+        """The high watermark that holds at present; see `squeeze`. Written on the loop's thread."""
+        self.output_low: int = options.output.low
+        """The low one."""
         self.bytes_received: int = 0
         """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
         self.bytes_sent: int = 0
@@ -256,14 +270,14 @@ class Connection:
 
         At the limit it is refused; with `drop_oldest`, the frames that have waited longest and have not
         been offered to the kernel yet make room for it; the CloseReason counts them. Without `post`, the
-        caller sees to it that `flush` is called: for who writes to many. Raises ForkError in a forked
-        child.
+        caller sees to it that `flush` is called, and charges the ledger: for who writes to many.
+        Raises ForkError in a forked child.
         """
         if self._reactor.forked:
             raise self._reactor.fork_error()
         size = len(data)
-        options, lock = self._options, self._lock
-        limit = options.output_limit
+        lock, ledger = self._lock, self._ledger
+        limit = self._options.output_limit
         lock.acquire()  # as in `end`
         try:
             if self._machine.state is not _OPEN:
@@ -274,9 +288,12 @@ class Connection:
             pending = self.outbox_size + self._in_flight + self._queue.size + size
             if drop_oldest and pending > limit:
                 pending -= self._drop_oldest(pending - limit)
+            if pending <= limit and ledger.refuses(size, pending - size):
+                limit = 0  # there is room for it here, but not in all
             if pending <= limit:
                 self._outbox.append(data)
                 self.outbox_size += size
+                self._charged += size
             posted = self._flush_posted
             if self._outbox:  # else there is nothing to flush, and `flush` is what clears it
                 self._flush_posted = True
@@ -284,12 +301,15 @@ class Connection:
                 posted = True
         finally:
             lock.release()
-        if not posted and post:
-            self._reactor.post(self.flush)
-            self._notify()
-        if pending <= options.output.high:
-            return _ACCEPTED
-        return WriteResult.FULL if pending > limit else WriteResult.ABOVE_HIGH
+        if post:
+            if pending <= limit:
+                ledger.post(size)
+            if not posted:
+                self._reactor.post(self.flush)
+                self._notify()
+        if pending > limit:
+            return WriteResult.FULL
+        return _ACCEPTED if pending <= self.output_high else WriteResult.ABOVE_HIGH
 
     def _own_to_outbox(self) -> None:
         """Under the lock."""
@@ -384,7 +404,7 @@ class Connection:
         assert self._socket is not None
         assert self._tls is not None
         try:
-            size = self._socket.recv_into(self._buffer)
+            size = self._socket.recv_into(self._ledger.buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -392,7 +412,7 @@ class Connection:
             return
         if size:
             self.bytes_received += size
-            self._tls.feed(self._buffer[:size].tobytes())
+            self._tls.feed(self._ledger.buffer[:size].tobytes())
             self._handshake(self._tls)
         else:
             self._handle_peer_fin()
@@ -439,7 +459,7 @@ class Connection:
     def _handle_ready(self, ready: int) -> None:
         if ready == READ and self._machine.state is _OPEN:
             # One frame for all of this, try blocks without cost: it is run for every segment.
-            sock, buffer = self._socket, self._buffer
+            sock, buffer = self._socket, self._ledger.buffer
             assert sock is not None
             try:
                 size = sock.recv_into(buffer)
@@ -619,6 +639,8 @@ class Connection:
             self._in_flight = 0
         if queue.size or self._paused or self._machine.state is not _OPEN:
             self._after_send()
+        elif self._charged:
+            self._settle()
 
     def _take_outbox(self) -> list[bytes]:
         """Frames for the next send: all of them, if they are not too many; else `_flush_posted` stays
@@ -672,15 +694,35 @@ class Connection:
         """Off the usual path: something is queued, paused, or coming to its end."""
         if self._machine.state is _CLOSED:
             return
-        pending = self.pending
-        if pending > self._options.output.high:
+        pending = self._settle()
+        if pending > self.output_high:
             if self._pause_on_output:
                 self.pause_reading(Pause.OUTPUT)
-        elif self._paused & Pause.OUTPUT and pending <= self._options.output.low:
+        elif self._paused & Pause.OUTPUT and pending <= self.output_low:
             self.resume_reading(Pause.OUTPUT)
             self._handler.handle_writable()
         self._update_interest()
         self.check_drained()
+
+    def _settle(self) -> int:
+        """Have the ledger say what waits to be sent now; returns it. The loop's thread."""
+        with self._lock:  # writers charge what they add
+            pending = self.pending
+            change = pending - self._charged
+            self._charged = pending
+        self._ledger.move(change)
+        return pending
+
+    def squeeze(self, share: int | None) -> None:
+        """Have the peer read before it asks for more as soon as `share` bytes wait for it, because memory
+        is short; with None, as it was. The loop's thread."""
+        output = self._options.output
+        high = output.high if share is None else min(output.high, share)
+        if high == self.output_high:
+            return
+        self.output_high, self.output_low = high, min(output.low, high // 2)
+        if self._channel is not None:
+            self._after_send()
 
     # -- interest --------------------------------------------------------------------------------
 
@@ -792,7 +834,7 @@ class Connection:
         assert self._socket is not None
         try:
             for _ in range(LINGER_READS):
-                if not self._socket.recv_into(self._buffer):
+                if not self._socket.recv_into(self._ledger.buffer):
                     self._handle_peer_fin()
                     return
         except (BlockingIOError, InterruptedError):
@@ -849,8 +891,12 @@ class Connection:
             if self.own:
                 self._own_to_outbox()
             unsent = self._queue.clear() + self.pending
+            if self._tls is not None:
+                self._tls.held = b""
             self._outbox.clear()
             self.outbox_size = self._in_flight = 0
+            charged, self._charged = self._charged, 0
+        self._ledger.move(-charged)
         self._handler.handle_closed(
             CloseReason(self._cause, self._error, unsent, self.frames_dropped)
         )

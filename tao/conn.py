@@ -73,6 +73,12 @@ class Conn(Generic[C]):
         """Bytes that were written and that the system has not taken yet."""
         return self._session.connection.pending
 
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that it holds: read and not handled, or waiting to be sent; a message counts for a few
+        hundred more than it has on the wire. A moment old."""
+        return self._session.bytes_held
+
     def write(self, message: Message) -> bool:
         """Send a message: it is encoded now, and sent by the loop behind what was written before.
 

@@ -40,6 +40,8 @@ class MetricsSnapshot:
     connections_total: int
     """Connections accepted and not refused at once."""
     connections_open: int
+    bytes_held: int
+    """Read and not handled, or waiting to be sent, on all connections; see `Server(memory_limit=...)`."""
     connections_refused: int
     """For want of room: max_connections, the limit of an address, or descriptors."""
     messages_in: int
@@ -146,6 +148,7 @@ class Metrics:
         uptime: float,
         open_traffic: Iterable[Traffic],
         connections_open: int,
+        bytes_held: int = 0,
         refused_by_system: int = 0,
         queue_depth: int,
         loop_lag: float,
@@ -163,6 +166,7 @@ class Metrics:
             uptime=uptime,
             connections_total=self.connections_total,
             connections_open=connections_open,
+            bytes_held=bytes_held,
             connections_refused=self.connections_refused + refused_by_system,
             messages_in=messages_in,
             bytes_in=bytes_in,

@@ -76,6 +76,7 @@ COUNTERS: tuple[tuple[str, str, _Number], ...] = (
 )
 GAUGES: tuple[tuple[str, str, _Number], ...] = (
     ("tao_connections_open", "Connections that are there now.", lambda now: now.connections_open),
+    ("tao_bytes_held", "Bytes not handled or not sent yet.", lambda now: now.bytes_held),
     ("tao_queue_depth", "Connections that wait for a worker.", lambda now: now.queue_depth),
     ("tao_timers", "Timers that are set.", lambda now: now.timers),
     ("tao_loop_lag_seconds", "Time that the loop's last pass took.", lambda now: now.loop_lag),

@@ -43,6 +43,7 @@ from reactor import (
     listen,
 )
 from tao.address import check_address, format_address, set_no_delay
+from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
 from tao.data_source import DataSource
@@ -89,6 +90,8 @@ class Server:
       system's backlog until there is room ("wait"), as `when_full` says.
     - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused.
     - `backlog`: connections that the system may keep waiting for each address that is listened on.
+    - `memory_limit`: bytes that all connections may hold together, read and not handled or waiting to be
+      sent; by default 256 MiB, or 64 KiB for each of `max_connections` if that is more.
     - `data_source`: closed when the server has stopped and all handlers have returned.
     - `tls`: an `ssl.SSLContext`, as `load_server_tls` makes it.
     - `heartbeat`: how often to give a sign of life, and when to give a silent peer up.
@@ -115,6 +118,7 @@ class Server:
         max_connections_per_address: int | None = None,
         when_full: Literal["refuse", "wait"] = "refuse",
         backlog: int = 1024,
+        memory_limit: int | None = None,
         data_source: DataSource[object] | None = None,
         tls: ssl.SSLContext | None = None,
         heartbeat: Heartbeat | None = None,
@@ -129,6 +133,13 @@ class Server:
         _check_count("backlog", backlog, "connections that may wait to be accepted")
         if max_connections_per_address is not None:
             _check_count("max_connections_per_address", max_connections_per_address, "connections")
+        if memory_limit is None:
+            memory_limit = default_memory_limit(max_connections)
+        if memory_limit < 4 * LEAST_SHARE * max_connections:
+            raise ValueError(
+                f"memory_limit must be at least {4 * LEAST_SHARE} bytes for each of max_connections, "
+                f"{4 * LEAST_SHARE * max_connections} in all, not {memory_limit!r}"
+            )
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
@@ -159,6 +170,8 @@ class Server:
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
         self._pool: WorkerPool | None = None
+        self._memory_limit = memory_limit
+        self._budget: MemoryBudget | None = None  # likewise
         self._net_ids = itertools.count(1)
         # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
         # is one step.
@@ -223,6 +236,13 @@ class Server:
         if self._pool is None:
             self._pool = WorkerPool(
                 self._reactor, worker_size=self._worker_size, executor=self._executor
+            )
+            self._budget = MemoryBudget(
+                self._reactor,
+                self._memory_limit,
+                self._max_connections,
+                self._options.buffer_size,
+                self._snapshot,
             )
         return self._reactor
 
@@ -411,7 +431,8 @@ class Server:
             if self._grace is not None:
                 self._grace.cancel()
             self._stopped.set()
-            assert self._reactor is not None
+            assert self._reactor is not None and self._budget is not None
+            self._budget.end()
             if self._given_reactor is None:
                 self._reactor.stop()
             else:
@@ -451,8 +472,8 @@ class Server:
             self._refuse(sock, address, "max_connections_per_address", most)
             return
         set_no_delay(sock)
-        reactor, pool = self._reactor, self._pool
-        assert reactor is not None and pool is not None
+        reactor, pool, budget = self._reactor, self._pool, self._budget
+        assert reactor is not None and pool is not None and budget is not None
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
@@ -471,6 +492,7 @@ class Server:
             remote_address=address,
             local_address=local,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
+            ledger=budget.ledger,
             metrics=self._metrics,
             context=self._context,
         )
@@ -575,7 +597,7 @@ class Server:
         at_once = reactor is not None and reactor.in_loop_thread()
         drop_oldest = when_full == "drop_oldest"
         thread = threading.get_ident()
-        refused = closed = sent = 0
+        refused = closed = sent = queued = 0
         flushes: list[Callable[[], None]] = []
         try:
             for session in sessions:
@@ -594,7 +616,8 @@ class Server:
                         )
                         refused += 1
                         continue
-                if session.handler_thread == thread:
+                mine = session.handler_thread == thread
+                if mine:
                     result = session.deliver_own(own, drop_oldest=drop_oldest)
                 else:
                     result = connection.write(own, drop_oldest=drop_oldest, post=False)
@@ -610,8 +633,12 @@ class Server:
                         refused += 1
                 else:
                     sent += 1
+                    if not mine:
+                        queued += len(own)
         finally:
-            # Whatever else happens: what has been accepted is sent.
+            # Whatever else happens: what has been accepted is charged and sent.
+            if queued and self._budget is not None:
+                self._budget.ledger.post(queued)
             if flushes and reactor is not None and pool is not None:
                 reactor.post(partial(_call_all, flushes))
                 pool.notify()
@@ -635,6 +662,7 @@ class Server:
                 uptime=time.monotonic() - self._made_at,
                 open_traffic=[session.traffic for session in sessions],
                 connections_open=len(sessions),
+                bytes_held=0 if self._budget is None else self._budget.ledger.total,
                 refused_by_system=sum(acceptor.refused for acceptor in list(self._acceptors)),
                 queue_depth=0 if pool is None else pool.waiting,
                 loop_lag=0.0 if reactor is None else reactor.pass_seconds,

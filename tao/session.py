@@ -29,6 +29,7 @@ from reactor import (
     Connection,
     ConnectionOptions,
     ConnectionState,
+    Ledger,
     Pause,
     Reactor,
     ReactorClosedError,
@@ -63,6 +64,10 @@ C = TypeVar("C", bound=WriteCloser)
 Item: TypeAlias = tuple[Handler[Any], bool, Any, bytes, int, int]
 """A handler, whether it runs inline, the message for it; then the data in which the frame stood, and
 where it begins and ends there: as long as it has not been handled, another codec may read it again."""
+
+MESSAGE_COST = 512
+"""Bytes that a message which waits is charged for beside those that it had on the wire: its objects, and
+its place in the queue."""
 
 # Ends after which what waits is still seen through: a peer that has finished sending wants its
 # answers, and a server that stops owes them. After any other end, nothing that waits is begun.
@@ -123,17 +128,22 @@ class Session(Generic[C]):
     __slots__ = (
         "_backlog",
         "_batch",
+        "_batch_held",
         "_callbacks",
         "_calls",
         "_cancelled",
+        "_charged",
         "_closed_with",
         "_context",
         "_context_source",
         "_decoded_by",
+        "_held",
         "_inbox",
         "_input",
+        "_input_high",
         "_interrupted",
         "_keeper",
+        "_ledger",
         "_left",
         "_lock",
         "_metrics",
@@ -143,12 +153,10 @@ class Session(Generic[C]):
         "_on_open",
         "_opened",
         "_options",
-        "_output_high",
         "_pool",
         "_reactor",
         "_registry",
         "_reported",
-        "_room",
         "_took",
         "_undecoded",
         "_unhandled",
@@ -183,6 +191,7 @@ class Session(Generic[C]):
         local_address: SocketAddress | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
+        ledger: Ledger | None = None,
         metrics: Metrics | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
@@ -205,8 +214,7 @@ class Session(Generic[C]):
         self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
         self._options = options
-        self._room = options.buffer_size
-        self._output_high = options.connection.output.high
+        self._input_high = options.connection.input_high
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
@@ -225,6 +233,10 @@ class Session(Generic[C]):
         self._input = ReceiveBuffer()
         self._backlog = False  # whether the input begins with frames for which there was no room
         self._inbox: list[Item] = []
+        # Bytes of what is in the inbox and in the batch, and of the batch alone; what the ledger has of
+        # them and of the input.
+        self._held = self._batch_held = self._charged = 0
+        self._ledger = ledger or Ledger(reactor, room=options.buffer_size)
         self._unhandled = 0
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
@@ -252,6 +264,7 @@ class Session(Generic[C]):
             notify=pool.notify,
             tls=tls,
             pause_on_output=pause_on_output,
+            ledger=self._ledger,
         )
         """The bytes below."""
 
@@ -268,7 +281,7 @@ class Session(Generic[C]):
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._registry.find
-        connection = self.connection
+        connection, ledger = self.connection, self._ledger
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
@@ -293,7 +306,7 @@ class Session(Generic[C]):
                         inbox.append((handler, entry.inline, message, data, start, end))
                         waiting = True
                         start = end
-                        if len(inbox) < self._room:
+                        if len(inbox) < ledger.room:
                             continue
                         whole = True
                         break
@@ -312,7 +325,7 @@ class Session(Generic[C]):
                     start, whole = end, True
                     break
                 start = end
-                if self._interrupted or self._written > self._output_high:
+                if self._interrupted or self._written > connection.output_high:
                     whole = True
                     break
         except Exception as error:
@@ -333,16 +346,21 @@ class Session(Generic[C]):
                 if begun:
                     self._metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
+        if not inbox:
+            if end == len(data) and broken is None and not self._interrupted:
+                return  # all was handled inline: the usual case of a server with such handlers
+        elif alone:
+            self._held += end - inbox[0][4] + MESSAGE_COST * len(inbox)
+        else:
+            self._held += end + MESSAGE_COST * count
         if broken is not None:
             self._fail_stream(broken, data[start:])
         elif end < len(data):
             self._keep(data[end:], whole)
-        elif not self._interrupted:
-            if not inbox:
-                return  # all was handled inline: the usual case of a server with such handlers
-            if alone and not inbox[0][1] and connection.undisturbed:
-                self._submit()  # the usual case of one with pooled handlers
-                return
+        elif alone and inbox and not (inbox[0][1] or self._interrupted) and connection.undisturbed:
+            self._charge()
+            self._submit()  # the usual case of one with pooled handlers
+            return
         self._after_decode()
 
     def run(self, now: float) -> float:
@@ -373,7 +391,7 @@ class Session(Generic[C]):
                 except BaseException as error:
                     self._report(error, self._options.close_on_error)
                 if left:
-                    if self._interrupted or self._uncollected > self._output_high:
+                    if self._interrupted or self._uncollected > self.connection.output_high:
                         break  # in the second case the peer shall read before it gets more
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block
@@ -416,11 +434,16 @@ class Session(Generic[C]):
             metrics.observe(handled, self._took, weight=1)
         elif handled and not self._reactor.passes & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
+        self._held -= self._batch_held
+        self._batch_held = 0
         if left:
             self._inbox[:0] = batch[-left:]
+            self._held += _held_by(batch[-left:])
         elif not (self._inbox or self._input.size or self._interrupted) and (
             connection.undisturbed
         ):
+            self._ledger.moved -= self._charged
+            self._charged = 0
             return  # the usual case: nothing has come in the meantime
         self._advance()
 
@@ -429,6 +452,7 @@ class Session(Generic[C]):
     def _submit(self) -> None:
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, []
+        self._batch_held = self._held
         self._pool.submit(self)
 
     def _advance(self) -> None:
@@ -463,14 +487,35 @@ class Session(Generic[C]):
     def _may_go_on(self) -> bool:
         return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
 
+    def _charge(self) -> None:
+        """Have the ledger say what is held now: what has been read and has not been handled."""
+        ledger = self._ledger
+        held = self._held + self._input.size
+        ledger.moved += held - self._charged
+        self._charged = held
+        if ledger.posted + ledger.moved > ledger.high:
+            ledger.press()
+
+    def weigh(self) -> None:
+        """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
+        ledger, connection = self._ledger, self.connection
+        connection.squeeze(ledger.share if ledger.pressed else None)
+        if ledger.pressed and self.bytes_held > ledger.share:
+            connection.pause_reading(Pause.MEMORY)
+        elif connection.paused & Pause.MEMORY:
+            connection.resume_reading(Pause.MEMORY)
+
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
+        self._charge()
+        if self._ledger.pressed:
+            self.weigh()
         if self._batch is None and not self.connection.paused & Pause.OUTPUT:
             if self._inbox and not self._inbox[0][1] and not self._interrupted:
                 self._submit()
             elif self._inbox or self._backlog or self._interrupted:
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
-        if self._backlog or len(self._inbox) >= self._room:
+        if self._backlog or len(self._inbox) >= self._ledger.room or self._held > self._input_high:
             self.connection.pause_reading(Pause.WORK)
         elif self.connection.paused & Pause.WORK:
             self.connection.resume_reading(Pause.WORK)
@@ -478,6 +523,7 @@ class Session(Generic[C]):
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
+        self._held -= end - start + MESSAGE_COST
         self._metrics.handled += 1
         replies = self.connection.own
         self.handler_thread = self._reactor.thread
@@ -487,6 +533,7 @@ class Session(Generic[C]):
                 replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
             self._inbox.insert(0, self._failure(error, data, start, end))
+            self._held += end - start + MESSAGE_COST
         except BaseException as error:
             self._pass_on(error)
         self.handler_thread = 0
@@ -506,7 +553,11 @@ class Session(Generic[C]):
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
         if self.codec is self._decoded_by:
-            return self._input.join(data)
+            joined = self._input.join(data)
+            self._charge()
+            if self._ledger.pressed:
+                self.weigh()
+            return joined
         # What was read before these, and not handled, is the new codec's too: `_advance` will see to
         # it when the handler that has changed it returns.
         self._input.append(data)
@@ -544,6 +595,7 @@ class Session(Generic[C]):
         pieces.append(self._input.take() if self._input.size else b"")
         # What came from no bytes stays: timers, callbacks.
         self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
+        self._held = _held_by(self._inbox)
         data = b"".join(pieces)
         self._backlog = bool(data)
         if data:
@@ -554,6 +606,7 @@ class Session(Generic[C]):
         """The end is one after which nothing more is begun, but for what the application is owed."""
         self._unhandled += sum(item[0] not in _NO_MESSAGE for item in self._inbox)
         self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
+        self._held = _held_by(self._inbox)
         self._backlog = False
 
     def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
@@ -564,12 +617,15 @@ class Session(Generic[C]):
         """
         self._calls = True
         self._inbox.append((_owed if owed else _call, False, function, b"", 0, 0))
+        self._held += MESSAGE_COST
         if self._batch is None:
             self._after_decode()
 
     def adopt(self, former: Session[C]) -> None:
         """Run what another session of the same client owes and can no longer run. The loop's thread."""
         waiting, former._inbox = former._inbox, []
+        former._held = 0
+        former._charge()
         for handler, _, function, _, _, _ in waiting:
             if handler is _owed:
                 self.enqueue(function, owed=True)
@@ -592,6 +648,7 @@ class Session(Generic[C]):
             self.finish()
         else:
             self._inbox[:0] = batch
+            self._batch_held = 0
             self.connection.fail(error)
 
     # -- errors ----------------------------------------------------------------------------------
@@ -612,6 +669,7 @@ class Session(Generic[C]):
         self._calls = True
         report = partial(self._report_broken, error, len(data))
         self._inbox.append((_owed, False, report, data, 0, len(data)))
+        self._held += len(data) + MESSAGE_COST
         self.connection.pause_reading(Pause.PROTOCOL)
 
     def _report_broken(self, error: Exception, size: int) -> None:
@@ -710,6 +768,7 @@ class Session(Generic[C]):
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._calls = True
             self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
+            self._held += MESSAGE_COST
         self._end_timers()
         self._wake_waiting()
         # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
@@ -732,6 +791,9 @@ class Session(Generic[C]):
             self._unhandled,
             self._input.size + self._undecoded,
         )
+        self._input.take()
+        self._held = 0
+        self._charge()
         self._log(logging.INFO, "%s: %s", self.conn, reason)
         if self._callbacks.on_close is None or not self._opened:
             self._on_gone(self, reason)
@@ -756,6 +818,11 @@ class Session(Generic[C]):
         """What has passed so far."""
         connection = self.connection
         return self.messages_in, connection.bytes_received, connection.bytes_sent
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
+        return self._charged + self.connection.pending + max(0, self._uncollected)
 
     @property
     def heart_beat(self) -> float:
@@ -796,7 +863,10 @@ class Session(Generic[C]):
         except ConnectionClosedError:
             return WriteResult.CLOSED
         except WouldBlockError:  # to be refused again, or to make room
-            return self.connection.write(frame, drop_oldest=drop_oldest, post=False)
+            result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
+            if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
+                self._ledger.post(len(frame))
+            return result
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
@@ -809,13 +879,15 @@ class Session(Generic[C]):
         ):
             raise self._closed_error()
         pending = connection.pending + self._uncollected + len(frame)
-        if pending > self._options.connection.output_limit:
+        if pending > self._options.connection.output_limit or self._ledger.refuses(
+            len(frame), pending - len(frame)
+        ):
             raise self._full_error()
         connection.own.append(frame)
         self._written += len(frame)
         if self._batch is not None and self._monotonic() >= self._pool.quiet_until:
             self._announce()
-        return pending <= self._output_high
+        return pending <= connection.output_high
 
     def _announce(self) -> None:
         """On a worker: have the loop collect what there is."""
@@ -829,9 +901,14 @@ class Session(Generic[C]):
         return ConnectionClosedError(f"{self.conn} {what}: nothing was queued")
 
     def _full_error(self) -> WouldBlockError:
+        waiting = self.connection.pending + max(0, self._uncollected)
+        limit = self._options.connection.output_limit
+        ledger = self._ledger
+        why = f"and the limit is {limit}"
+        if waiting < limit and ledger.total > ledger.high:
+            why = f"and all connections together hold {ledger.total} of {ledger.limit}"
         return WouldBlockError(
-            f"{self.connection.pending + max(0, self._uncollected)} bytes wait to be sent on "
-            f"{self.conn}, and the limit is {self._options.connection.output_limit}: nothing was queued"
+            f"{waiting} bytes wait to be sent on {self.conn}, {why}: nothing was queued"
         )
 
     def close(
@@ -888,6 +965,11 @@ class Session(Generic[C]):
         with self._lock:
             if self._cancelled is not None:
                 self._cancelled.set()
+
+
+def _held_by(items: list[Item]) -> int:
+    """Bytes for which the ledger is charged."""
+    return sum(item[5] - item[4] + MESSAGE_COST for item in items)
 
 
 def _handler_of(

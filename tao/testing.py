@@ -59,6 +59,7 @@ class ServerArguments(TypedDict, total=False):
     max_connections_per_address: int | None
     when_full: Literal["refuse", "wait"]
     backlog: int
+    memory_limit: int | None
     data_source: DataSource[object] | None
     tls: ssl.SSLContext | None
     heartbeat: Heartbeat | None

@@ -61,6 +61,11 @@ class Program:
                 self._changed.notify_all()
 
     @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """Standard output so far."""
         with self._changed:

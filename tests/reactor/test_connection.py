@@ -26,7 +26,8 @@ from reactor import (
     Watermark,
     WriteResult,
 )
-from reactor.connection import READ_SIZE, TAKE_SIZE
+from reactor.connection import TAKE_SIZE
+from reactor.ledger import READ_SIZE
 from tests.reactor.support import (
     DEADLINE,
     LoopThread,

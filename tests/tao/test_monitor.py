@@ -41,6 +41,7 @@ NOTHING = MetricsSnapshot(
     uptime=0.0,
     connections_total=0,
     connections_open=0,
+    bytes_held=0,
     connections_refused=0,
     messages_in=0,
     bytes_in=0,
@@ -61,6 +62,7 @@ CHAT = MetricsSnapshot(
     uptime=1000.5,
     connections_total=12,
     connections_open=3,
+    bytes_held=99,
     connections_refused=4,
     messages_in=51,
     bytes_in=701,
@@ -159,6 +161,7 @@ def test_vars_of_one_server(monitor: Monitor) -> None:
                 "uptime": 1000.5,
                 "connections_total": 12,
                 "connections_open": 3,
+                "bytes_held": 99,
                 "connections_refused": 4,
                 "messages_in": 51,
                 "bytes_in": 701,
@@ -282,6 +285,7 @@ def test_gauges(monitor: Monitor) -> None:
     found = scrape(monitor)
     expected = {
         "tao_connections_open": 3,
+        "tao_bytes_held": 99,
         "tao_queue_depth": 5,
         "tao_timers": 6,
         "tao_loop_lag_seconds": 0.0625,
