@@ -22,7 +22,10 @@ JOIN_LIMIT = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """A pair of marks, in bytes: above `high` production pauses, at `low` it goes on."""
+    """A pair of marks, in bytes: above `high` production pauses, at `low` it goes on.
+
+    Raises ValueError unless `low` is from 0 to `high`.
+    """
 
     low: int
     high: int
@@ -76,7 +79,7 @@ class SendQueue:
         return head
 
     def advance(self, size: int) -> None:
-        """Forget the first `size` bytes: they have been sent."""
+        """Forget the first `size` bytes: they have been sent. Raises ValueError for more than there are."""
         if not 0 <= size <= self.size:
             raise ValueError(f"{size} bytes cannot have been sent of {self.size}")
         self.size -= size

@@ -84,7 +84,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """Sizes in bytes, times in seconds."""
+    """What a connection may hold, and how long its steps may take: sizes in bytes, times in seconds.
+
+    Raises ValueError for numbers that make no sense.
+    """
 
     output: Watermark = field(default=Watermark(65_536, 262_144))
     """Bytes waiting to be sent between which a server's reading pauses and goes on. A client goes on
@@ -207,6 +210,7 @@ class Connection:
         self._machine = StateMachine(ConnectionState.CONNECTING)
         self._outbox: list[bytes] = []
         self.outbox_size: int = 0
+        """Bytes that were written and have not been offered to the kernel. Written under the lock."""
         self._flush_posted = False
         self._charged = 0  # bytes: what the ledger has of us
         self.own: list[bytes] = []

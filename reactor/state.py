@@ -121,6 +121,7 @@ TRANSITIONS: Mapping[ConnectionState, Mapping[ConnectionEvent, ConnectionState]]
         _S.CLOSED: MappingProxyType({}),
     }
 )
+"""For each state, the events that it has and the states that they lead to. Read-only."""
 
 
 class StateMachine:

@@ -70,10 +70,22 @@ class System(Protocol):
         """What the name stands for. May block. Raises OSError, or UnicodeError for what is no name."""
         ...
 
-    def lock(self) -> Lock: ...
-    def reentrant_lock(self) -> AbstractContextManager[object]: ...
-    def condition(self) -> threading.Condition: ...
-    def event(self) -> threading.Event: ...
+    def lock(self) -> Lock:
+        """As `threading.Lock()`."""
+        ...
+
+    def reentrant_lock(self) -> AbstractContextManager[object]:
+        """As `threading.RLock()`."""
+        ...
+
+    def condition(self) -> threading.Condition:
+        """As `threading.Condition()`."""
+        ...
+
+    def event(self) -> threading.Event:
+        """As `threading.Event()`."""
+        ...
+
     def thread(
         self, target: Callable[[], object], *, name: str, daemon: bool = False
     ) -> threading.Thread:
@@ -92,47 +104,60 @@ class OperatingSystem:
 
     @property
     def clock(self) -> Clock:
+        """The system's monotonic and wall clocks."""
         return SystemClock()
 
     def open_poller(self) -> Poller:
+        """An epoll queue where there is one, else what the `selectors` module thinks best."""
         return default_poller()
 
     def open_waker(self) -> Waker:
+        """One over a pipe, or a socket pair on Windows."""
         return Waker()
 
     def open_socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A stream socket; it blocks, as new ones do. Raises OSError."""
         return socket.socket(family, socket.SOCK_STREAM)
 
     def open_spare(self) -> int | None:
+        """The null device, opened; None when the process can open no more."""
         try:
             return os.open(os.devnull, os.O_RDONLY)
         except OSError:
             return None
 
     def close_spare(self, fd: int) -> None:
+        """Close what `open_spare` has opened."""
         os.close(fd)
 
     def addresses(self, host: str, port: int) -> list[AddressInfo]:
+        """What getaddrinfo(3) says, in its order. May block. Raises OSError or UnicodeError."""
         return look_up(host, port)
 
     def lock(self) -> Lock:
+        """As `threading.Lock()`, which it is."""
         return threading.Lock()
 
     def reentrant_lock(self) -> AbstractContextManager[object]:
+        """As `threading.RLock()`, which it is."""
         return threading.RLock()
 
     def condition(self) -> threading.Condition:
+        """As `threading.Condition()`, which it is."""
         return threading.Condition()
 
     def event(self) -> threading.Event:
+        """As `threading.Event()`, which it is."""
         return threading.Event()
 
     def thread(
         self, target: Callable[[], object], *, name: str, daemon: bool = False
     ) -> threading.Thread:
+        """A thread of the process's that is still to be started."""
         return threading.Thread(target=target, name=name, daemon=daemon)
 
     def uniform(self, low: float, high: float) -> float:
+        """As `random.uniform`: a random number between the two."""
         return random.uniform(low, high)
 
     def __repr__(self) -> str:

@@ -51,7 +51,8 @@ class Job(Protocol):
     """What a worker does."""
 
     def run(self, now: float) -> float:
-        """On a worker, which tells the monotonic time and is told when this ended. Must not raise."""
+        """On a worker, which tells the monotonic time, in seconds, and is told when this ended. Must not
+        raise."""
         ...
 
     def collect(self) -> None:
@@ -108,7 +109,8 @@ class WorkerPool:
 
     `worker_size` is the number of jobs that may run at once. Without `executor`, the pool makes a
     ThreadPoolExecutor of that size and shuts it down; one that is passed in stays its owner's, and
-    must run what it is given on threads of this process.
+    must run what it is given on threads of this process. Raises ValueError for a size below 1, TypeError
+    for an executor of processes.
     """
 
     def __init__(

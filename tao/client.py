@@ -63,7 +63,8 @@ class ClientConn(Conn["ClientConn"]):
     - `executor`: where handlers run, if not on a thread of this client's own.
     - `reactor`: the loop to run on, if somebody else drives it.
 
-    Use it as `with ClientConn(...) as client:`, or call `start`, and `close` in the end.
+    Use it as `with ClientConn(...) as client:`, or call `start`, and `close` in the end. Raises ValueError
+    or TypeError for arguments that make no sense.
     """
 
     __slots__ = (

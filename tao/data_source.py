@@ -33,7 +33,7 @@ class DataSource(Generic[T_co]):
         db = DataSource(lambda: sqlite3.connect(path, check_same_thread=False), sqlite3.Connection.close)
 
     A thread that ends leaves its resource open until `close_all`; a server's workers live as long as
-    the server, those of an executor of your own perhaps not.
+    the server, those of an executor of your own perhaps not. Raises TypeError for what is no function.
     """
 
     __slots__ = ("_close", "_closed", "_factory", "_local", "_lock", "_resources")

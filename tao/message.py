@@ -39,7 +39,7 @@ class Message(Protocol):
 class HeartBeatMessage:
     """A sign of life, with the sender's Unix time in nanoseconds (an int64, little-endian).
 
-    The time is for people who read captures: nothing trusts the peer's clock.
+    The time is for people who read captures: nothing trusts the peer's clock. Any thread.
     """
 
     __slots__ = ("timestamp",)
@@ -47,6 +47,7 @@ class HeartBeatMessage:
 
     def __init__(self, timestamp: int | None = None) -> None:
         self.timestamp: int = time.time_ns() if timestamp is None else timestamp
+        """Nanoseconds since 1970, by the sender's clock."""
 
     def serialize(self) -> bytes:
         """Eight bytes."""

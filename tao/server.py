@@ -340,7 +340,8 @@ class Server:
     def running(
         self, address: Address, *, grace: float = 5.0
     ) -> AbstractContextManager[SocketAddress]:
-        """Listen on `address` and serve on a thread of its own while the block runs; then stop.
+        """Listen on `address` and serve on a thread of its own while the block runs; then stop, as
+        `stop` does, with `grace` in seconds.
 
         Gives the address that was bound, as `listen` does.
         """

@@ -79,9 +79,12 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.faults: Faults = Faults() if faults is None else faults
+        """What is done to those who run in it."""
         self._clock = _Clock()
         self.scheduler: Scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
+        """Whose turn it is, and what has happened."""
         self.network: Network = Network(self.scheduler)
+        """What connects the sockets: names, hosts that do not answer, descriptors."""
         self._clock.point = self.scheduler.point
         self._threads: list[SimulatedThread] = []
         self._loops: list[tuple[Reactor, SimulatedPoller, threading.Thread]] = []
