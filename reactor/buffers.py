@@ -110,13 +110,17 @@ class ReceiveBuffer:
     """The incomplete end of what was received, kept until there is more.
 
     Chunks are kept as they came and joined once, when there is enough of them: a large frame that
-    arrives in a thousand pieces is copied once and not a thousand times.
+    arrives in a thousand pieces is copied once and not a thousand times. Of a frame that nobody wants
+    nothing is kept: `skip` says how much of what comes is still to be thrown away.
     """
 
-    __slots__ = ("_chunks", "needed", "size")
+    __slots__ = ("_chunks", "_to_skip", "begun", "needed", "size")
 
     def __init__(self) -> None:
         self._chunks: list[bytes] | None = None  # None: nothing is kept, as mostly
+        self._to_skip = 0
+        self.begun: bool = False
+        """Whether what comes next goes on with something: with what is kept, or what is skipped."""
         self.size: int = 0
         """Bytes kept."""
         self.needed: int = 0
@@ -125,6 +129,7 @@ class ReceiveBuffer:
     def put(self, data: bytes, needed: int = 0) -> None:
         """Keep `data`, of which `needed` bytes make something whole. Only when nothing is kept."""
         self._chunks = [data]
+        self.begun = True
         self.size = len(data)
         self.needed = needed
 
@@ -134,6 +139,7 @@ class ReceiveBuffer:
             self._chunks = []
         self._chunks.append(data)
         self.size += len(data)
+        self.begun = self.size > 0
 
     def join(self, data: bytes) -> bytes | None:
         """Add `data`; hand out all that is kept if it may be enough, None if it cannot be."""
@@ -143,10 +149,27 @@ class ReceiveBuffer:
     def take(self) -> bytes:
         """Hand out all that is kept."""
         chunks, self._chunks = self._chunks, None
+        self.begun = False
         self.size = self.needed = 0
         if chunks is None:
             return b""
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def skip(self, size: int) -> None:
+        """Have `pass_over` throw the next `size` bytes away. Only when nothing is kept."""
+        self._to_skip = size
+        self.begun = size > 0
+
+    def pass_over(self, data: bytes) -> bytes:
+        """What comes in `data` behind the bytes that are to be thrown away. Only when nothing is kept,
+        or when there are none such."""
+        skipped = min(self._to_skip, len(data))
+        if not skipped:
+            return data
+        self.skip(self._to_skip - skipped)
+        return data[skipped:]
+
     def __repr__(self) -> str:
+        if self._to_skip:
+            return f"<ReceiveBuffer skips {self._to_skip} bytes>"
         return f"<ReceiveBuffer {self.size} of {self.needed} bytes>"

@@ -129,7 +129,8 @@ class ConnectionHandler(Protocol):
         """Bytes came."""
 
     def handle_draining(self) -> None:
-        """The state is DRAINING. Call `Connection.check_drained` whenever `is_idle` turns true."""
+        """The state is DRAINING, or LINGERING already, if nothing was left to be sent. Call
+        `Connection.check_drained` whenever `is_idle` turns true."""
 
     def handle_writable(self) -> None:
         """So much has been sent that the low watermark is reached again."""
@@ -167,6 +168,7 @@ class Connection:
         "_paused",
         "_queue",
         "_reactor",
+        "_read_for",
         "_socket",
         "_take_size",
         "_tls",
@@ -233,6 +235,7 @@ class Connection:
         """The high watermark that holds at present; see `squeeze`. Written on the loop's thread."""
         self.output_low: int = options.output.low
         """The low one."""
+        self._read_for = 0.0  # seconds of reading, up to when it last stopped
         self.bytes_received: int = 0
         """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
         self.bytes_sent: int = 0
@@ -747,6 +750,16 @@ class Connection:
         """The reasons for which reading is paused. The loop's thread."""
         return self._paused
 
+    def read_for(self) -> float:
+        """Seconds for which it has been reading so far, pauses not counted. The loop's thread.
+
+        What deadlines for the peer's bytes count in: while we do not read, they cannot come.
+        """
+        channel = self._channel
+        if channel is None or not channel.events & READ:
+            return self._read_for
+        return self._read_for + self._reactor.time() - self.reading_since
+
     def _update_interest(self) -> None:
         """What to wait for follows from the state, the pauses and the queue, and from nothing else."""
         channel = self._channel
@@ -763,6 +776,8 @@ class Connection:
         if events != channel.events:
             if events & READ and not channel.events & READ:
                 self.reading_since = self._reactor.time()
+            elif channel.events & READ and not events & READ:
+                self._read_for += self._reactor.time() - self.reading_since
             self._reactor.modify(channel, events)
 
     # -- ending ----------------------------------------------------------------------------------
@@ -787,6 +802,10 @@ class Connection:
             self._finish()
 
     def _begin_drain(self) -> None:
+        if self._machine.state is _LINGERING:
+            # Between the call and now, a flush has sent the last byte, and FIN behind it.
+            self._handler.handle_draining()
+            return
         if self._machine.state is not ConnectionState.DRAINING:
             return  # aborted between the call and now
         try:

@@ -154,7 +154,7 @@ class Reactor:
         self._at_stage_end: deque[Callable[[], object]] = deque()
         # Filled by any thread, emptied by the loop's. Only append, popleft and len are used, each of
         # which deque documents as safe between threads.
-        self._posted: deque[Callable[[], object]] = deque()
+        self._posted: deque[Callable[[], object]] = self.system.queue()
         self._waker = self.system.open_waker()
         self._waker_fd = self._waker.fileno()
         self._poller.register(self._waker_fd, READ)

@@ -13,9 +13,10 @@ import os
 import random
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from reactor.clock import Clock, SystemClock
 from reactor.poller import Poller, default_poller
@@ -26,6 +27,8 @@ __all__ = ["AddressInfo", "OperatingSystem", "SocketAddress", "System", "look_up
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 """An address as the socket module gives it: a host and a port, with two more numbers for IPv6; the path
 of a Unix socket, which is empty for one without a name; or bytes, an abstract address of Linux."""
+
+T = TypeVar("T")
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, SocketAddress]
 """A family, and an address as `connect` takes it."""
@@ -76,6 +79,10 @@ class System(Protocol):
 
     def reentrant_lock(self) -> AbstractContextManager[object]:
         """As `threading.RLock()`."""
+        ...
+
+    def queue(self) -> deque[T]:
+        """An empty one, which threads use without a lock."""
         ...
 
     def condition(self) -> threading.Condition:
@@ -141,6 +148,10 @@ class OperatingSystem:
     def reentrant_lock(self) -> AbstractContextManager[object]:
         """As `threading.RLock()`, which it is."""
         return threading.RLock()
+
+    def queue(self) -> deque[T]:
+        """A deque: its append and its popleft are one step each."""
+        return deque()
 
     def condition(self) -> threading.Condition:
         """As `threading.Condition()`, which it is."""

@@ -132,7 +132,7 @@ class WorkerPool:
         self._executor = executor
         # Appended to by the loop's thread, taken from by the drains. deque's append and popleft are
         # safe between threads by its documentation, and a popleft gives each job to one drain only.
-        self._ready: deque[Job] = deque()
+        self._ready: deque[Job] = reactor.system.queue()
         self._lock = reactor.system.lock()
         self._drains = 0  # under the lock: submitted and not ended
         self._parked = (
@@ -148,7 +148,7 @@ class WorkerPool:
         # Appended to by the drains, taken from by the loop's thread. Whoever appends and finds no
         # `_finish` posted posts it: two may at once, and the second finds nothing. The loop clears the
         # mark before it takes what there is, so what was appended under a mark that stood is taken.
-        self._finished: deque[Job] = deque()
+        self._finished: deque[Job] = reactor.system.queue()
         self._finish_posted = False
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.

@@ -16,11 +16,13 @@ from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
+from tao.conditions import Objection, Phase, Refusal
 from tao.connection_map import ConnectionMap
 from tao.context import Context
 from tao.context_key import ContextKey
 from tao.data_source import DataSource
 from tao.errors import (
+    AdmissionError,
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
@@ -36,12 +38,14 @@ from tao.line_codec import LineCodec
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
+from tao.rate import Rate
 from tao.registry import MessageRegistry, default_registry, register
 from tao.server import Server, ServerConn
 from tao.stop_report import StopReport
 from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
+    "AdmissionError",
     "AtomicBoolean",
     "AtomicInt32",
     "AtomicInt64",
@@ -70,6 +74,10 @@ __all__ = [
     "MetricsSnapshot",
     "Monitor",
     "NotRegisteredError",
+    "Objection",
+    "Phase",
+    "Rate",
+    "Refusal",
     "Server",
     "ServerConn",
     "SocketAddress",

@@ -34,7 +34,7 @@ from tao.errors import ConnectionClosedError, TaoError, WouldBlockError
 from tao.heartbeat import Heartbeat
 from tao.message import Message
 from tao.registry import MessageRegistry, default_registry
-from tao.session import Callbacks, Session, SessionOptions
+from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.timers import ConnectionTimers
 
 __all__ = ["ClientConn"]
@@ -50,7 +50,8 @@ class ClientConn(Conn["ClientConn"]):
 
     - `address`: `(host, port)`, or the path of a Unix socket.
     - `registry`, `codec`, `on_connect`, `on_message`, `on_close`, `on_error`, `buffer_size`,
-      `close_on_error`, `options`: as for a Server. `on_error` is also told of a connect that failed.
+      `close_on_error`, `frame_timeout`, `options`: as for a Server. `on_error` is also told of a
+      connect that failed.
     - `connect_timeout`: seconds that each of the name's addresses is given.
     - `tls`: an `ssl.SSLContext`, as `load_client_tls` makes it; `server_hostname`: the name that the
       server's certificate must be made out to, if it is not the address's host.
@@ -109,6 +110,7 @@ class ClientConn(Conn["ClientConn"]):
         on_error: Callable[[ClientConn, BaseException], object] | None = None,
         buffer_size: int = 256,
         close_on_error: bool = True,
+        frame_timeout: float | None = FRAME_TIMEOUT,
         connect_timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
@@ -134,7 +136,11 @@ class ClientConn(Conn["ClientConn"]):
         self._reconnect = reconnect
         self._registry = registry
         self._options = SessionOptions(
-            buffer_size, close_on_error, heartbeat, options or ConnectionOptions()
+            buffer_size=buffer_size,
+            close_on_error=close_on_error,
+            heartbeat=heartbeat,
+            frame_timeout=frame_timeout,
+            connection=options or ConnectionOptions(),
         )
         self._given_reactor = reactor
         self._reactor = Reactor() if reactor is None else reactor

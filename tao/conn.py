@@ -101,6 +101,21 @@ class Conn(Generic[C]):
         """End now: what is queued is dropped, and the peer gets a RST. Twice is once."""
         self._session.abort()
 
+    @property
+    def principal(self) -> object:
+        """Whom `authenticate` was given, last; None as long as it has not been called."""
+        return self._session.principal
+
+    def authenticate(self, principal: object) -> None:
+        """Say who the peer is, when it has shown that: anything but None.
+
+        From here on messages are let in that are registered for `Phase.AFTER`, and those for
+        `Phase.BEFORE` no more. Called by a handler, it holds for every message behind the one in hand;
+        on another thread, for those whose turn comes after it. It cannot be taken back, but for
+        another principal. A client that connects anew begins without one. Raises ValueError for None.
+        """
+        self._session.authenticate(principal)
+
     def set_codec(self, codec: Codec) -> None:
         """Encode and decode with another codec from here on.
 

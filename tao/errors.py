@@ -5,7 +5,10 @@ Owns the exceptions, and nothing else.
 
 from __future__ import annotations
 
+from tao.conditions import Objection, Refusal
+
 __all__ = [
+    "AdmissionError",
     "ConnectionClosedError",
     "FrameTooLargeError",
     "NotRegisteredError",
@@ -46,3 +49,18 @@ class UndefinedMessageError(TaoError):
 
 class NotRegisteredError(TaoError):
     """There is nothing under that name: no handler for a message, no connection with an id."""
+
+
+class AdmissionError(TaoError):
+    """A message arrived that its registration, or the server's `frame_rate`, does not let in.
+
+    One that is larger than its `max_size` is a FrameTooLargeError instead, if it costs the connection.
+    """
+
+    def __init__(self, number: int, objection: Objection, refusal: Refusal) -> None:
+        super().__init__(f"message number {number} {objection}; {refusal}")
+        self.number = number
+        self.objection = objection
+        """Why."""
+        self.refusal = refusal
+        """What was done."""

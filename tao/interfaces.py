@@ -60,6 +60,11 @@ class WriteCloser(Protocol):
         """This end's address as the socket module gives it."""
         ...
 
+    @property
+    def principal(self) -> object:
+        """Whom `authenticate` has named; None before that."""
+        ...
+
     def write(self, message: Message) -> bool:
         """Send a message. False: so much waits that it would be wise to wait; it is sent all the same.
 
@@ -73,6 +78,10 @@ class WriteCloser(Protocol):
 
     def abort(self) -> None:
         """End now: what is queued is dropped, and the peer gets a RST. Twice is once."""
+        ...
+
+    def authenticate(self, principal: object) -> None:
+        """Say who is at the other end: see `Conn.authenticate`."""
         ...
 
     def set_codec(self, codec: Codec) -> None:

@@ -2,21 +2,24 @@
 
 Contents: Handler, Entry, MessageRegistry, default_registry, register.
 
-Owns the table from numbers to entries. It may be changed at any time from any thread: an entry is
-immutable, and putting one into a dict or getting it out is one step for every thread.
+Owns the table from numbers to entries. It may be changed at any time from any thread, under a lock; it is
+looked at without one: an entry is immutable, and getting it out of a dict is one step for every thread.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 from tao.codec import check_number
+from tao.conditions import Phase, Refusal
 from tao.context import Context
 from tao.errors import FrameTooLargeError
 from tao.interfaces import WriteCloser
 from tao.message import HEARTBEAT, HeartBeatMessage, Message
+from tao.rate import Rate
 
 __all__ = ["Entry", "Handler", "MessageRegistry", "default_registry", "register"]
 
@@ -64,19 +67,36 @@ class Entry(Generic[M]):
     inline: bool = False
     max_size: int | None = None
     """Bytes in the largest value; None: what the codec allows."""
+    phases: Phase = Phase.ANY
+    rate: Rate | None = None
+    refusal: Refusal = Refusal.CLOSE
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it takes more than the registry to say if such a message is let in."""
+        return (
+            self.phases != Phase.ANY
+            or self.rate is not None
+            or (self.max_size is not None and self.refusal is Refusal.SKIP)
+        )
 
 
 class MessageRegistry:
     """The messages that a server or a client understands. The heartbeat is in it from the start."""
 
-    __slots__ = ("_entries", "find")
+    __slots__ = ("_entries", "_lock", "_open", "find", "find_open")
 
     def __init__(self) -> None:
-        self._entries: dict[int, Entry[object]] = {
-            HEARTBEAT: _forget(Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True))
-        }
+        heartbeat = _forget(Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True))
+        self._lock = threading.Lock()
+        # Written under the lock. Those that are let in without a question once more, so that it costs
+        # them nothing that others are guarded.
+        self._entries: dict[int, Entry[object]] = {HEARTBEAT: heartbeat}
+        self._open: dict[int, Entry[object]] = {HEARTBEAT: heartbeat}
         self.find: Callable[[int], Entry[object] | None] = self._entries.get
         """The entry of a number, or None. Any thread."""
+        self.find_open: Callable[[int], Entry[object] | None] = self._open.get
+        """The same, but None for one that `is_guarded`. Any thread."""
 
     def register(
         self,
@@ -86,15 +106,21 @@ class MessageRegistry:
         *,
         inline: bool = False,
         max_size: int | None = None,
+        phases: Phase = Phase.ANY,
+        rate: Rate | None = None,
+        refusal: Refusal = Refusal.CLOSE,
     ) -> None:
         """Say how the messages with this number are read and, with `handler`, what is done with them.
 
         Without a handler they go to `on_message`. `inline` runs the handler on the loop's thread: for
         handlers that never block, and compute little, for they hold up every connection. `max_size`
-        is the largest value, in bytes, that is accepted for this number.
+        is the largest value, in bytes, that is accepted for this number; `phases` says whether it may
+        come before the application has called `conn.authenticate`, after that, or at any time; `rate`
+        how often, on one connection. What is not let in is refused from its header, as `refusal` says,
+        and `on_error` is told; a codec whose frames have no header shows it by the whole frame.
 
         Raises ValueError for a number that is no int32 or is taken, TypeError for what is not
-        callable.
+        callable, and either for conditions that make no sense.
         """
         check_number(number)
         if not callable(deserialize):
@@ -105,18 +131,25 @@ class MessageRegistry:
             raise ValueError("inline=True needs a handler to run inline")
         if max_size is not None and max_size < 0:
             raise ValueError(f"max_size must be a number of bytes, not {max_size!r}")
+        _check_conditions(phases, rate, refusal)
         if max_size is not None:
             deserialize = _bounded(number, deserialize, max_size)
-        entry = _forget(Entry(number, deserialize, handler, inline, max_size))
-        # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
-        present = self._entries.get(number)
-        if present is not None and present.handler is _ignore:
+        entry = _forget(
+            Entry(number, deserialize, handler, inline, max_size, phases, rate, refusal)
+        )
+        with self._lock:
+            # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
+            present = self._entries.get(number)
+            if present is not None and present.handler is not _ignore:
+                raise ValueError(
+                    f"message number {number} is registered already; "
+                    f"unregister it first, or give the new message another number"
+                )
             self._entries[number] = entry
-        elif self._entries.setdefault(number, entry) is not entry:
-            raise ValueError(
-                f"message number {number} is registered already; "
-                f"unregister it first, or give the new message another number"
-            )
+            if entry.is_guarded:
+                self._open.pop(number, None)
+            else:
+                self._open[number] = entry
 
     def handler(
         self,
@@ -124,6 +157,9 @@ class MessageRegistry:
         *,
         inline: bool = False,
         max_size: int | None = None,
+        phases: Phase = Phase.ANY,
+        rate: Rate | None = None,
+        refusal: Refusal = Refusal.CLOSE,
     ) -> Callable[[Handler[M]], Handler[M]]:
         """Register the decorated function for a class with `message_number` and `deserialize`.
 
@@ -138,14 +174,25 @@ class MessageRegistry:
             )
 
         def decorate(handler: Handler[M]) -> Handler[M]:
-            self.register(number, deserialize, handler, inline=inline, max_size=max_size)
+            self.register(
+                number,
+                deserialize,
+                handler,
+                inline=inline,
+                max_size=max_size,
+                phases=phases,
+                rate=rate,
+                refusal=refusal,
+            )
             return handler
 
         return decorate
 
     def unregister(self, number: int) -> None:
         """Forget a number. Raises KeyError when it is not registered."""
-        del self._entries[number]
+        with self._lock:
+            del self._entries[number]
+            self._open.pop(number, None)
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries
@@ -165,6 +212,17 @@ def _forget(entry: Entry[M]) -> Entry[object]:
     """The same entry, among those of other types. That what is read by its decoder is what its handler
     takes was checked when it was made; whoever keeps the two together need not know what it is."""
     return cast(Entry[object], entry)
+
+
+def _check_conditions(phases: Phase, rate: Rate | None, refusal: Refusal) -> None:
+    if not isinstance(phases, Phase):
+        raise TypeError(f"phases is a Phase, such as Phase.AFTER, not {phases!r}")
+    if not phases:
+        raise ValueError("a message that is allowed in no phase would never be let in")
+    if rate is not None and not isinstance(rate, Rate):
+        raise TypeError(f"rate is a Rate, such as Rate(10), not {rate!r}")
+    if not isinstance(refusal, Refusal):
+        raise TypeError(f"refusal is Refusal.SKIP or Refusal.CLOSE, not {refusal!r}")
 
 
 def _bounded(number: int, deserialize: Callable[[bytes], M], limit: int) -> Callable[[bytes], M]:
@@ -189,6 +247,18 @@ def register(
     *,
     inline: bool = False,
     max_size: int | None = None,
+    phases: Phase = Phase.ANY,
+    rate: Rate | None = None,
+    refusal: Refusal = Refusal.CLOSE,
 ) -> None:
     """`default_registry.register`."""
-    default_registry.register(number, deserialize, handler, inline=inline, max_size=max_size)
+    default_registry.register(
+        number,
+        deserialize,
+        handler,
+        inline=inline,
+        max_size=max_size,
+        phases=phases,
+        rate=rate,
+        refusal=refusal,
+    )

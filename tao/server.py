@@ -43,6 +43,7 @@ from reactor import (
     listen,
 )
 from tao.address import check_address, format_address, set_no_delay
+from tao.address_rates import AddressRates
 from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
@@ -52,8 +53,9 @@ from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
+from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
-from tao.session import Callbacks, Session, SessionOptions
+from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.stop_report import StopReport
 
 __all__ = ["Address", "Server", "ServerConn"]
@@ -62,6 +64,9 @@ logger: logging.Logger = logging.getLogger("tao")
 
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already."""
+
+REFUSAL_LINES = Rate(1, burst=10)
+"""Lines that the log gets of refused connections; the next one says how many there were without."""
 
 STOP_MARGIN = 1.0
 """Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
@@ -89,6 +94,13 @@ class Server:
     - `max_connections`: how many there may be; those beyond are closed at once ("refuse"), or wait in the
       system's backlog until there is room ("wait"), as `when_full` says.
     - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused.
+    - `connection_rate`: how often one peer's address may connect; the rest is refused.
+    - `frame_rate`: how many frames one peer's address may send, on all its connections together; one more
+      closes the connection that it comes by.
+    - `frame_timeout`: seconds from the first byte of a frame to its last, and `first_message_timeout`:
+      from the opening of a connection to the end of its first frame; whoever takes longer is closed.
+      Bytes that come do not put it off; time in which the server does not read is not counted. None:
+      no such limit, which is the second's default: a client may be there only to listen.
     - `backlog`: connections that the system may keep waiting for each address that is listened on.
     - `memory_limit`: bytes that all connections may hold together, read and not handled or waiting to be
       sent; by default 256 MiB, or 64 KiB for each of `max_connections` if that is more.
@@ -116,6 +128,10 @@ class Server:
         buffer_size: int = 256,
         max_connections: int = 1000,
         max_connections_per_address: int | None = None,
+        connection_rate: Rate | None = None,
+        frame_rate: Rate | None = None,
+        frame_timeout: float | None = FRAME_TIMEOUT,
+        first_message_timeout: float | None = None,
         when_full: Literal["refuse", "wait"] = "refuse",
         backlog: int = 1024,
         memory_limit: int | None = None,
@@ -140,6 +156,9 @@ class Server:
                 f"memory_limit must be at least {4 * LEAST_SHARE} bytes for each of max_connections, "
                 f"{4 * LEAST_SHARE * max_connections} in all, not {memory_limit!r}"
             )
+        for name, rate in (("connection_rate", connection_rate), ("frame_rate", frame_rate)):
+            if rate is not None and not isinstance(rate, Rate):
+                raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
@@ -148,7 +167,12 @@ class Server:
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
         self._options = SessionOptions(
-            buffer_size, close_on_error, heartbeat, options or ConnectionOptions()
+            buffer_size=buffer_size,
+            close_on_error=close_on_error,
+            heartbeat=heartbeat,
+            frame_timeout=frame_timeout,
+            first_message_timeout=first_message_timeout,
+            connection=options or ConnectionOptions(),
         )
         self._worker_size = worker_size
         self._executor = executor
@@ -157,7 +181,12 @@ class Server:
         self._waits_when_full = when_full == "wait"
         self._backlog = backlog
         self._data_source = data_source
-        self._per_address: Counter[str] = Counter()  # the loop's thread
+        # The loop's thread.
+        self._per_address: Counter[str] = Counter()
+        self._connection_rates = None if connection_rate is None else AddressRates(connection_rate)
+        self._frame_rates = None if frame_rate is None else AddressRates(frame_rate)
+        self._refusal_lines = TokenBucket(REFUSAL_LINES)
+        self._refused_unsaid = 0  # since the last such line
         self._tls = tls  # set by any thread, for the connections that are accepted after that
         self._metrics = Metrics()  # the loop's thread
         # Held while a connection's traffic moves from itself to the sum of those that are gone, and while
@@ -465,6 +494,12 @@ class Server:
     ) -> None:
         """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
         host = address[0] if isinstance(address, tuple) else ""
+        reactor, pool = self._reactor, self._pool
+        assert reactor is not None and pool is not None
+        rates = self._connection_rates
+        if rates is not None and host and not rates.take(host, reactor.pass_time):
+            self._refuse(sock, address, "connection_rate", rates.rate)
+            return
         if len(self._sessions) >= self._max_connections:
             self._refuse(sock, address, "max_connections", self._max_connections)
             return
@@ -496,6 +531,9 @@ class Server:
             ledger=budget.ledger,
             metrics=self._metrics,
             context=self._context,
+            frame_bucket=(
+                None if self._frame_rates is None or not host else self._frame_rates.hold(host)
+            ),
         )
         conn._session = session
         self._sessions[net_id] = session
@@ -511,11 +549,21 @@ class Server:
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
-    def _refuse(self, sock: socket.socket, address: SocketAddress, what: str, limit: int) -> None:
+    def _refuse(
+        self, sock: socket.socket, address: SocketAddress, what: str, limit: int | Rate
+    ) -> None:
         self._metrics.connections_refused += 1
-        peer = format_address(address)
-        logger.warning("refused %s: %s (%d) is reached", peer, what, limit, extra={"peer": peer})
         sock.close()
+        # A flood of connections is not to become one of lines.
+        assert self._reactor is not None
+        if not self._refusal_lines.take(self._reactor.pass_time):
+            self._refused_unsaid += 1
+            return
+        peer = format_address(address)
+        more = f"; {self._refused_unsaid} more before it" if self._refused_unsaid else ""
+        self._refused_unsaid = 0
+        text = "refused %s: %s (%s) is reached%s"
+        logger.warning(text, peer, what, limit, more, extra={"peer": peer})
 
     def _handle_gone(self, session: Session[ServerConn], reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
@@ -533,6 +581,9 @@ class Server:
 
     def _make_room(self, address: SocketAddress | None) -> None:
         """A connection from there is gone."""
+        if self._frame_rates is not None and isinstance(address, tuple) and address[0]:
+            assert self._reactor is not None
+            self._frame_rates.release(address[0], self._reactor.pass_time)
         if self._max_per_address is not None and isinstance(address, tuple):
             self._per_address[address[0]] -= 1
             if self._per_address[address[0]] <= 0:

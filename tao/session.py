@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,12 +40,16 @@ from reactor import (
     WorkerPool,
     WriteResult,
 )
+from tao.admission import Admission, ends_stream
 from tao.codec import Codec
 from tao.context import Context
+from tao.deadline import InputDeadline
 from tao.errors import (
+    AdmissionError,
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
+    TaoError,
     UndefinedMessageError,
     WouldBlockError,
 )
@@ -52,12 +57,16 @@ from tao.heartbeat import Heartbeat, HeartbeatKeeper
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
 from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Metrics, Traffic
-from tao.registry import Handler, MessageRegistry
+from tao.rate import TokenBucket
+from tao.registry import Entry, Handler, MessageRegistry
 from tao.timers import ConnectionTimers
 
-__all__ = ["Callbacks", "Session", "SessionOptions"]
+__all__ = ["FRAME_TIMEOUT", "Callbacks", "Session", "SessionOptions"]
 
 logger: logging.Logger = logging.getLogger("tao")
+
+FRAME_TIMEOUT = 60.0
+"""Seconds for a frame unless it is set otherwise: for the largest, of 8 MiB, over a line of 1.2 Mbit/s."""
 
 C = TypeVar("C", bound=WriteCloser)
 
@@ -99,11 +108,19 @@ class SessionOptions:
     close_on_error: bool = True
     """Whether a decoder or a handler that raises costs the connection."""
     heartbeat: Heartbeat | None = None
+    frame_timeout: float | None = FRAME_TIMEOUT
+    """Seconds from a frame's first byte to its last; None: as long as it likes."""
+    first_message_timeout: float | None = None
+    """Seconds from the opening to the end of the first frame; likewise."""
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
 
     def __post_init__(self) -> None:
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size must be at least 1 message, not {self.buffer_size!r}")
+        for name in ("frame_timeout", "first_message_timeout"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 def _call(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
@@ -126,6 +143,7 @@ class Session(Generic[C]):
     """
 
     __slots__ = (
+        "_admission",
         "_backlog",
         "_batch",
         "_batch_held",
@@ -137,6 +155,10 @@ class Session(Generic[C]):
         "_context",
         "_context_source",
         "_decoded_by",
+        "_find",
+        "_first_deadline",
+        "_frame_bucket",
+        "_frame_deadline",
         "_held",
         "_inbox",
         "_input",
@@ -153,10 +175,12 @@ class Session(Generic[C]):
         "_on_open",
         "_opened",
         "_options",
+        "_partial",
         "_pool",
         "_reactor",
         "_registry",
         "_reported",
+        "_starved_since",
         "_took",
         "_undecoded",
         "_unhandled",
@@ -168,6 +192,7 @@ class Session(Generic[C]):
         "local_address",
         "messages_in",
         "net_id",
+        "principal",
         "remote_address",
         "server",
         "timers",
@@ -194,6 +219,7 @@ class Session(Generic[C]):
         ledger: Ledger | None = None,
         metrics: Metrics | None = None,
         context: contextvars.Context | None = None,
+        frame_bucket: TokenBucket | None = None,
     ) -> None:
         self.conn: C = conn
         self.net_id: int = net_id
@@ -222,6 +248,8 @@ class Session(Generic[C]):
         self.timers: ConnectionTimers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
+        self.principal: object = None
+        """Whom the application has authenticated. Written by any thread, in one step; never None again."""
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
@@ -237,11 +265,19 @@ class Session(Generic[C]):
         # them and of the input.
         self._held = self._batch_held = self._charged = 0
         self._ledger = ledger or Ledger(reactor, room=options.buffer_size)
+        self._starved_since = 0.0  # monotonic seconds at which it was paused for want of memory
         self._unhandled = 0
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
         self._undecoded = 0  # likewise: bytes after which the stream could not be understood
+        self._frame_bucket = frame_bucket
+        # What needs no admission is found by this; with a limit for all frames, nothing is.
+        self._find = registry.find_open if frame_bucket is None else _find_nothing
+        self._admission: Admission | None = None  # made by the first frame that needs it
+        self._frame_deadline: InputDeadline | None = None  # made by the first frame in pieces
+        self._partial = -1  # how many frames came before the one to which that applies
+        self._first_deadline: InputDeadline | None = None
         self._keeper: HeartbeatKeeper | None = None
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
@@ -273,20 +309,20 @@ class Session(Generic[C]):
     def handle_data(self, data: bytes) -> None:
         """Bytes came: make messages of them, and run inline handlers at once. The loop's thread."""
         codec = self.codec
-        if self._input.size or codec is not self._decoded_by:
+        if self._input.begun or codec is not self._decoded_by:
             joined = self._join_input(data)
             if joined is None:
                 return
             data = joined
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
-        conn, inbox, find = self.conn, self._inbox, self._registry.find
+        conn, inbox, find = self.conn, self._inbox, self._find
         connection, ledger = self.connection, self._ledger
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
         whole = False  # whether what is left over begins with a whole frame
-        broken: Exception | None = None
+        broken: BaseException | None = None
         alone = self._batch is None and not inbox
         if alone:
             self.handler_thread = reactor.thread
@@ -297,7 +333,11 @@ class Session(Generic[C]):
                 try:
                     entry = find(number)
                     if entry is None:
-                        raise UndefinedMessageError(number)
+                        entry = self._decide(number, len(value), waiting)
+                        if entry is None:  # not before its turn: as if it had not been decoded
+                            count -= 1
+                            whole = True
+                            break
                     message = entry.deserialize(value)
                     handler = entry.handler
                     if handler is None:
@@ -318,6 +358,10 @@ class Session(Generic[C]):
                     if reply is not None:
                         reply_frame = codec.encode(reply)
                 except (Exception, SystemExit) as error:
+                    if entry is None and ends_stream(error):
+                        count -= 1
+                        broken = error
+                        break
                     inbox.append(self._failure(error, data, start, end))
                     waiting = True
                 except BaseException as error:
@@ -347,16 +391,16 @@ class Session(Generic[C]):
                     self._metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
         self.messages_in += count
         if not inbox:
-            if end == len(data) and broken is None and not self._interrupted:
+            if start == len(data) and broken is None and not self._interrupted:
                 return  # all was handled inline: the usual case of a server with such handlers
         elif alone:
-            self._held += end - inbox[0][4] + MESSAGE_COST * len(inbox)
+            self._held += start - inbox[0][4] + MESSAGE_COST * len(inbox)
         else:
-            self._held += end + MESSAGE_COST * count
+            self._held += start + MESSAGE_COST * count
         if broken is not None:
             self._fail_stream(broken, data[start:])
-        elif end < len(data):
-            self._keep(data[end:], whole)
+        elif start < len(data):
+            self._keep(data[start:], whole)
         elif alone and inbox and not (inbox[0][1] or self._interrupted) and connection.undisturbed:
             self._charge()
             self._submit()  # the usual case of one with pooled handlers
@@ -462,10 +506,7 @@ class Session(Generic[C]):
         self._interrupted = False
         if self.codec is not self._decoded_by:
             self._read_again()
-        state = self.connection.state
-        if state is not ConnectionState.OPEN and (
-            state is not ConnectionState.DRAINING or self.connection.cause not in _SEEN_THROUGH
-        ):
+        if not self._sees_through:
             self._drop_waiting()
         if self._closed_with is not None:
             if self._inbox:
@@ -484,6 +525,14 @@ class Session(Generic[C]):
         self._after_decode()
         self.connection.check_drained()
 
+    @property
+    def _sees_through(self) -> bool:
+        """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
+        state = self.connection.state
+        return state is ConnectionState.OPEN or (
+            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
+        )
+
     def _may_go_on(self) -> bool:
         return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
 
@@ -500,10 +549,26 @@ class Session(Generic[C]):
         """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
         ledger, connection = self._ledger, self.connection
         connection.squeeze(ledger.share if ledger.pressed else None)
-        if ledger.pressed and self.bytes_held > ledger.share:
+        paused = connection.paused & Pause.MEMORY
+        if not (ledger.pressed and self.bytes_held > ledger.share):
+            if paused:
+                connection.resume_reading(Pause.MEMORY)
+        elif not paused:
+            self._starved_since = self._reactor.pass_time
             connection.pause_reading(Pause.MEMORY)
-        elif connection.paused & Pause.MEMORY:
-            connection.resume_reading(Pause.MEMORY)
+        else:
+            # The beginning of a frame that never gets its turn to come in whole would be held for ever:
+            # also the peer's end is not heard of as long as nothing is read.
+            limit = self._options.frame_timeout
+            if (
+                limit is not None
+                and self._reactor.pass_time - self._starved_since > limit
+                and self._batch is None
+                and not (self._inbox or self._backlog)
+            ):
+                self._expire(
+                    f"memory was short, and there was none for the rest of a frame in {limit:g} s"
+                )
 
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
@@ -552,6 +617,9 @@ class Session(Generic[C]):
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
+        data = self._input.pass_over(data)
+        if not data:
+            return None
         if self.codec is self._decoded_by:
             joined = self._input.join(data)
             self._charge()
@@ -568,27 +636,77 @@ class Session(Generic[C]):
     def _keep(self, data: bytes, whole: bool) -> None:
         """Put back what cannot be decoded yet: for want of bytes, or, if it is whole, of room."""
         needed = 0
-        try:
-            header = None if whole else self._decoded_by.header(data)
-        except Exception as defect:
-            self._fail_stream(defect, data)
-            return
-        if header is not None:
-            number, header_size, value_size = header
-            needed = header_size + value_size
-            entry = self._registry.find(number)
-            if entry is not None and entry.max_size is not None and value_size > entry.max_size:
-                # Refused from its header: its value is never waited for.
-                error = FrameTooLargeError(
-                    value_size, entry.max_size, f"a value of message number {number}"
-                )
-                self._fail_stream(error, data)
+        if not whole:
+            self._begin_deadline()
+            try:
+                header = self._decoded_by.header(data)
+                if header is not None:
+                    number, header_size, value_size = header
+                    needed = header_size + value_size
+                    whole = not self._decide_front(number, value_size)  # not before its turn
+            except Exception as error:  # its value is not waited for, whatever it is
+                if isinstance(error, TaoError) and not ends_stream(error):
+                    self.messages_in += 1
+                    self._inbox.append(self._failure(error, b"", 0, 0))
+                    self._held += MESSAGE_COST
+                    self._input.skip(max(0, needed - len(data)))
+                else:
+                    self._fail_stream(error, data)
                 return
         self._backlog = whole
         self._input.put(data, needed)
 
+    def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
+        """See `Admission.decide`."""
+        return self._admitting().decide(
+            number, size, self._monotonic(), authenticated=self.principal is not None, waits=waits
+        )
+
+    def _decide_front(self, number: int, size: int) -> bool:
+        """Whether the frame that is coming is let in; False: not before its turn. Raises if not."""
+        entry = self._find(number)
+        if entry is None:
+            waits = self._batch is not None or bool(self._inbox)
+            authenticated = self.principal is not None
+            return (
+                self._admitting().decide_front(
+                    number, size, self._monotonic(), authenticated=authenticated, waits=waits
+                )
+                is not None
+            )
+        if entry.max_size is not None and size > entry.max_size:
+            raise FrameTooLargeError(size, entry.max_size, f"a value of message number {number}")
+        return True
+
+    def _admitting(self) -> Admission:
+        if self._admission is None:
+            self._admission = Admission(self._registry, self._frame_bucket)
+        return self._admission
+
+    def _begin_deadline(self) -> None:
+        """There is part of a frame; if it was not there before, its time begins."""
+        seconds = self._options.frame_timeout
+        if seconds is None or self._partial == self.messages_in:
+            return
+        self._partial = self.messages_in
+        if self._frame_deadline is None:
+            self._frame_deadline = InputDeadline(
+                seconds,
+                self._reactor,
+                self.connection,
+                is_missing=lambda: self._input.begun and not self._backlog,
+                expire=partial(self._expire, f"a frame was not whole {seconds:g} s after it began"),
+            )
+        self._frame_deadline.begin()
+
+    def _expire(self, text: str) -> None:
+        self.close(CloseCause.EXPIRED, TimeoutError(text))
+
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
+        self._partial = -1
+        if self._admission is not None:
+            self._admission.forget_front()
         self._decoded_by = self.codec
         self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
         pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
@@ -655,16 +773,17 @@ class Session(Generic[C]):
 
     def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
         """An error that came up on the loop, as an item: on_error may block, and has its turn."""
+        handler = _call if isinstance(error, AdmissionError) else _owed
         # What is too large always costs the connection: whether it is found out from its header or from
         # the whole frame depends on how TCP has cut the stream.
         close = isinstance(error, FrameTooLargeError) or (
             self._options.close_on_error
-            and not isinstance(error, (UndefinedMessageError, NotRegisteredError))
+            and not isinstance(error, (UndefinedMessageError, NotRegisteredError, AdmissionError))
         )
         self._calls = True
-        return (_owed, False, partial(self._report, error, close), data, start, end)
+        return (handler, False, partial(self._report, error, close), data, start, end)
 
-    def _fail_stream(self, error: Exception, data: bytes) -> None:
+    def _fail_stream(self, error: BaseException, data: bytes) -> None:
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
         report = partial(self._report_broken, error, len(data))
@@ -672,16 +791,21 @@ class Session(Generic[C]):
         self._held += len(data) + MESSAGE_COST
         self.connection.pause_reading(Pause.PROTOCOL)
 
-    def _report_broken(self, error: Exception, size: int) -> None:
+    def _report_broken(self, error: BaseException, size: int) -> None:
         """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
         self._undecoded = size
-        self._report(error, True)
+        # One that has not been let in, behind a message that has ended the connection, would not even
+        # have been read, had it come a moment later.
+        if not isinstance(error, AdmissionError) or self._sees_through:
+            self._report(error, True)
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
         self._reported = error
         self._reactor.post(partial(self._metrics.count_error, error))
-        if isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
+        if isinstance(error, AdmissionError):
+            self._log_refusal(error)
+        elif isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
             self._log(logging.WARNING, "%s: %s", self.conn, error)  # the peer's doing
         elif isinstance(error, ConnectionClosedError):
             self._log(logging.INFO, "%s: a handler wrote too late: %s", self.conn, error)
@@ -692,6 +816,11 @@ class Session(Generic[C]):
             close and self._opened
         ):  # before that, a kept timer has raised: no fault of the connection's
             self.close(CloseCause.FAILED, error)
+
+    def _log_refusal(self, error: AdmissionError) -> None:
+        count = None if self._admission is None else self._admission.note_refusal()
+        if count is not None:
+            self._log(logging.WARNING, "%s: %s (%d refused so far)", self.conn, error, count)
 
     def _log(
         self, level: int, text: str, *values: object, error: BaseException | None = None
@@ -725,6 +854,16 @@ class Session(Generic[C]):
             self._keeper = HeartbeatKeeper(
                 self._options.heartbeat, self._reactor, self.connection, self.write
             )
+        seconds = self._options.first_message_timeout
+        if seconds is not None:
+            self._first_deadline = InputDeadline(
+                seconds,
+                self._reactor,
+                self.connection,
+                is_missing=lambda: not self.messages_in,
+                expire=partial(self._expire, f"no message came in the first {seconds:g} s"),
+            )
+            self._first_deadline.begin()
         if self._callbacks.on_connect is not None:
             # Owed, and queued before anything is sent: however soon the connection ends, on_connect
             # comes before on_close.
@@ -744,8 +883,9 @@ class Session(Generic[C]):
 
     def _end_timers(self) -> None:
         self.timers.end()
-        if self._keeper is not None:
-            self._keeper.stop()
+        for keeper in (self._keeper, self._first_deadline, self._frame_deadline):
+            if keeper is not None:
+                keeper.stop()
 
     def handle_draining(self) -> None:
         """The state is DRAINING."""
@@ -873,10 +1013,7 @@ class Session(Generic[C]):
         if self._reactor.forked:
             raise self._reactor.fork_error()
         connection = self.connection
-        state = connection.state
-        if state is not ConnectionState.OPEN and (
-            state is not ConnectionState.DRAINING or connection.cause not in _SEEN_THROUGH
-        ):
+        if not self._sees_through:
             raise self._closed_error()
         pending = connection.pending + self._uncollected + len(frame)
         if pending > self._options.connection.output_limit or self._ledger.refuses(
@@ -927,6 +1064,12 @@ class Session(Generic[C]):
             self._interrupted = True
         return aborted
 
+    def authenticate(self, principal: object) -> None:
+        """See `Conn.authenticate`."""
+        if principal is None:
+            raise ValueError("a principal is whoever has been authenticated: it cannot be None")
+        self.principal = principal
+
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
         if self._reactor.forked:
@@ -970,6 +1113,11 @@ class Session(Generic[C]):
 def _held_by(items: list[Item]) -> int:
     """Bytes for which the ledger is charged."""
     return sum(item[5] - item[4] + MESSAGE_COST for item in items)
+
+
+def _find_nothing(_number: int) -> Entry[object] | None:
+    """For a session that lets nothing in without having looked at it."""
+    return None
 
 
 def _handler_of(

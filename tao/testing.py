@@ -23,6 +23,7 @@ from tao.client import ClientConn
 from tao.codec import Codec
 from tao.data_source import DataSource
 from tao.heartbeat import Heartbeat
+from tao.rate import Rate
 from tao.registry import MessageRegistry
 from tao.server import Server, ServerConn
 
@@ -57,6 +58,10 @@ class ServerArguments(TypedDict, total=False):
     buffer_size: int
     max_connections: int
     max_connections_per_address: int | None
+    connection_rate: Rate | None
+    frame_rate: Rate | None
+    frame_timeout: float | None
+    first_message_timeout: float | None
     when_full: Literal["refuse", "wait"]
     backlog: int
     memory_limit: int | None
@@ -79,6 +84,7 @@ class ClientArguments(TypedDict, total=False):
     buffer_size: int
     close_on_error: bool
     connect_timeout: float
+    frame_timeout: float | None
     tls: ssl.SSLContext | None
     server_hostname: str | None
     reconnect: Backoff | None

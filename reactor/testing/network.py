@@ -134,6 +134,10 @@ class Network:
         """Nobody listens there any more."""
         self._listening.pop(address, None)
 
+    def listening(self) -> list[SimulatedSocket]:
+        """All that listen, in the order in which they began."""
+        return list(self._listening.values())
+
     def listener(self, address: Address) -> SimulatedSocket | None:
         """Who listens there, or everywhere on that port."""
         host, port = address
@@ -196,6 +200,16 @@ class SimulatedSocket(socket.socket):
         self._fd = self._network.give(self)
 
     # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the other end's FIN has come, or a RST: no more bytes come behind what has."""
+        return self._fin_arrived or self._dead
+
+    @property
+    def waiting(self) -> int:
+        """Connections that are to be accepted, of one that listens."""
+        return len(self._queue)
 
     @property
     def family(self) -> socket.AddressFamily:

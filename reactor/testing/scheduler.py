@@ -147,8 +147,8 @@ class Scheduler:
         self._steps = 0
         self._handed_over = 0
         self._names: dict[str, int] = {}
-        self._sleepers: list[Callable[[], str | None]] = []
-        self._overslept = 0
+        # What each has said last, and for how many microseconds.
+        self._sleepers: dict[Callable[[], str | None], tuple[str | None, int]] = {}
         self._in_alarm = False
         self._over = False
         self._interruptible = frozenset(interruptible) if faults.interrupt else frozenset()
@@ -356,19 +356,23 @@ class Scheduler:
     # -- those that sleep when they should not -----------------------------------------------------
 
     def add_sleeper(self, look: Callable[[], str | None]) -> None:
-        """`look` says, when nobody can run, who sleeps although he has something to do; or None."""
-        self._sleepers.append(look)
+        """`look` says, when nobody can run, who sleeps although he has something to do; or None.
+
+        As long as it says the same, it is the same sleep. What it raises ends the run.
+        """
+        self._sleepers[look] = (None, 0)
 
     def _look_at_sleepers(self, until: int) -> None:
-        found = [text for look in self._sleepers if (text := self._call(look)) is not None]
-        if not found:
-            self._overslept = 0
-            return
-        self._overslept += until - self.now
         # One that was interrupted after it had reckoned how long it may sleep, sleeps for longer.
         excuse = 10 * self.faults.longest_pause if self._interruptible else 0.0
-        if self._overslept > microseconds(OVERSLEPT + excuse):
-            self.fail(self._error("a wake-up was lost: " + "; ".join(found)))
+        longest = microseconds(OVERSLEPT + excuse)
+        for look, (before, overslept) in self._sleepers.items():
+            text = self._call(look)
+            so_far = overslept if text == before else 0
+            in_vain = 0 if text is None else so_far + until - self.now
+            self._sleepers[look] = text, in_vain
+            if in_vain > longest:
+                self.fail(self._error(f"a wake-up was lost: {text}"))
 
     # -- threads ---------------------------------------------------------------------------------
 

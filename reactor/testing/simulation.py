@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -30,6 +31,7 @@ from reactor.testing.threads import (
     SimulatedEvent,
     SimulatedExecutor,
     SimulatedLock,
+    SimulatedQueue,
     SimulatedReentrantLock,
     SimulatedThread,
 )
@@ -69,7 +71,8 @@ class Simulation:
     as a lock that another simulated thread holds while it waits, holds up all, and is reported after
     a while; the simulation's own `sleep`, `lock` and so on let others run.
 
-    Threads are interrupted where the framework gets at the system: reads the time, takes a lock, sends.
+    Threads are interrupted where the framework gets at the system: reads the time, takes a lock, sends,
+    hands something to another thread by a queue.
     With `Faults.interrupt` and `interruptible`, the paths of source files without locks of their own, they
     are between any two lines of those files as well; that uses `sys.settrace`, and takes its time.
     """
@@ -134,6 +137,10 @@ class Simulation:
     def reentrant_lock(self) -> AbstractContextManager[object]:
         """As `threading.RLock()`."""
         return SimulatedReentrantLock(self.scheduler)
+
+    def queue(self) -> deque[T]:
+        """As `collections.deque()`."""
+        return SimulatedQueue(self.scheduler)
 
     def condition(self) -> threading.Condition:
         """As `threading.Condition()`."""

@@ -1,7 +1,7 @@
 """What threads are made of and wait with, in a simulation.
 
-Contents: SimulatedLock, SimulatedReentrantLock, SimulatedCondition, SimulatedEvent, SimulatedThread,
-SimulatedExecutor, Waiters.
+Contents: SimulatedLock, SimulatedReentrantLock, SimulatedQueue, SimulatedCondition, SimulatedEvent,
+SimulatedThread, SimulatedExecutor, Waiters.
 
 Each behaves as its namesake of the standard library; who waits hands the baton over instead (see
 `reactor.testing.scheduler`), and time-outs are in the simulation's time. Where a thread gets or releases
@@ -24,6 +24,7 @@ __all__ = [
     "SimulatedEvent",
     "SimulatedExecutor",
     "SimulatedLock",
+    "SimulatedQueue",
     "SimulatedReentrantLock",
     "SimulatedThread",
     "Waiters",
@@ -158,6 +159,25 @@ class SimulatedReentrantLock:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class SimulatedQueue(deque[T]):
+    """As `collections.deque`: what two threads do with it at once, they do in either order, and between
+    one thing that is done with it and the next another thread may come."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+
+    def append(self, item: T, /) -> None:
+        """Behind the others."""
+        super().append(item)
+        self._scheduler.point()
+
+    def popleft(self) -> T:
+        """Raises IndexError when it is empty."""
+        self._scheduler.point()
+        return super().popleft()
 
 
 class SimulatedCondition(threading.Condition):

@@ -109,7 +109,7 @@ def _target(statement: ast.stmt) -> ast.expr | None:
 @cache
 def _definitions() -> dict[tuple[str, str], tuple[ast.stmt, str, str]]:
     """By module and name: where it is defined, the text below it, and its module's text."""
-    found = {}
+    found: dict[tuple[str, str], tuple[ast.stmt, str, str]] = {}
     for module, tree in _modules():
         module_doc = ast.get_docstring(tree) or ""
         for statement, below in _statements(tree.body):

@@ -143,18 +143,33 @@ class ReceiveAgainstBytes(RuleBasedStateMachine):
         self.buffer = ReceiveBuffer()
         self.model = b""
         self.needed = 0
+        self.to_skip = 0
+
+    @precondition(lambda self: not self.model and not self.to_skip)
+    @rule(size=st.integers(0, 60))
+    def skip(self, size: int) -> None:
+        self.buffer.skip(size)
+        self.to_skip = size
 
     @precondition(lambda self: not self.model)
+    @rule(data=st.binary(max_size=20))
+    def pass_over(self, data: bytes) -> None:
+        assert self.buffer.pass_over(data) == data[self.to_skip :]
+        self.to_skip = max(0, self.to_skip - len(data))
+
+    @precondition(lambda self: not self.model and not self.to_skip)
     @rule(data=st.binary(min_size=1, max_size=20), needed=st.integers(0, 60))
     def put(self, data: bytes, needed: int) -> None:
         self.buffer.put(data, needed)
         self.model, self.needed = data, needed
 
+    @precondition(lambda self: not self.to_skip)
     @rule(data=st.binary(max_size=20))
     def append(self, data: bytes) -> None:
         self.buffer.append(data)
         self.model += data
 
+    @precondition(lambda self: not self.to_skip)
     @rule(data=st.binary(min_size=1, max_size=20))
     def join(self, data: bytes) -> None:
         self.model += data
@@ -165,6 +180,7 @@ class ReceiveAgainstBytes(RuleBasedStateMachine):
             assert joined == self.model
             self.model, self.needed = b"", 0
 
+    @precondition(lambda self: not self.to_skip)
     @rule()
     def take(self) -> None:
         assert self.buffer.take() == self.model
@@ -174,6 +190,8 @@ class ReceiveAgainstBytes(RuleBasedStateMachine):
     def the_sizes_are_right(self) -> None:
         assert self.buffer.size == len(self.model)
         assert self.buffer.needed == self.needed
+        assert self.buffer.begun == bool(self.model or self.to_skip)
+        assert ("skips" in repr(self.buffer)) == bool(self.to_skip)
 
 
 TestReceiveAgainstBytes = ReceiveAgainstBytes.TestCase

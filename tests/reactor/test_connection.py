@@ -1030,6 +1030,18 @@ def test_an_os_error_of_the_handler_is_not_taken_for_the_sockets(
     assert "of the disk" in caplog.text
 
 
+def test_its_handler_is_told_to_drain_when_the_last_write_was_just_before(make: Make) -> None:
+    """The flush that sends it sends FIN too, and comes before what `close` has posted."""
+    end = make()
+    end.write(b"last")
+    end.connection.close()
+    assert end.until_fin() == b"last"
+    end.until(lambda: "draining" in end.handler.calls, "the call")
+    assert end.connection.state is S.LINGERING
+    end.peer.close()
+    assert end.until_closed() == CloseReason(CloseCause.CLOSED)
+
+
 def test_a_handler_that_raises_when_it_is_told_to_drain_still_ends(
     make_manual: Make, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,6 @@
 """What was written, handled and told in a run, and whether it adds up.
 
-Contents: Note, frames_of, End, Ledger.
+Contents: Note, frames_of, Timer, End, Ledger.
 
 Owns the invariants. An End is one connection as one side sees it. What was really sent and received is
 taken from the simulated sockets, what the application was told from its callbacks; the framework stands
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
-from reactor import TRANSITIONS, CloseCause, CloseReason, Connection, ConnectionState, StateMachine
+from reactor import (
+    TRANSITIONS,
+    CloseCause,
+    CloseReason,
+    Connection,
+    ConnectionEvent,
+    ConnectionState,
+    StateMachine,
+)
 from reactor.testing import SimulatedSocket, SimulationError
+from reactor.testing.scheduler import Scheduler
 from tao.session import Session
+from tests.simulate.books import check_counts, stuck
 
 __all__ = [
     "BAD",
@@ -33,6 +44,7 @@ __all__ = [
     "End",
     "Ledger",
     "Note",
+    "Timer",
     "frames_of",
 ]
 
@@ -43,6 +55,9 @@ HEADER = struct.Struct("<iI")
 _VALUE = struct.Struct("<BHI")
 
 HEARTBEAT_SIZE = 16
+LONGEST_FRAME = 1000
+"""None of a run is longer."""
+
 MOST_HEARTBEATS = 100_000
 """That may wait on one connection; nobody counts them."""
 
@@ -62,6 +77,8 @@ class Do(enum.IntEnum):
     BROADCAST = enum.auto()
     WRITE_TO_ANOTHER = enum.auto()
     CLOSE_AND_SLEEP = enum.auto()
+    SET_CODEC = enum.auto()
+    CANCEL_TIMER = enum.auto()
 
 
 class Name(NamedTuple):
@@ -125,6 +142,23 @@ def frames_of(stream: bytes) -> tuple[list[tuple[int, bytes]], int]:
     return frames, start
 
 
+@dataclass(slots=True)
+class Timer:
+    """One of a connection's: when it may run, and how often, once it was called off."""
+
+    due: float
+    """Monotonic seconds before which it must not run."""
+    repeats: bool
+    id: int = 0
+    runs_left: float = math.inf
+
+    def cancelled(self, *, still_to_run: bool, in_order: bool) -> None:
+        """`cancel_timer` has returned `still_to_run`; `in_order` if one of the connection's callbacks
+        called it, for then no other was about to begin."""
+        about_to_run = not in_order and (self.repeats or not still_to_run)
+        self.runs_left = min(self.runs_left, 1 if about_to_run else 0)
+
+
 class _AuditedState(StateMachine):
     """Whoever writes the state is looked at: it may only move along the table."""
 
@@ -144,7 +178,17 @@ class _AuditedState(StateMachine):
             self.end.broken(f"the state moves from {self._state} to {state}")
         self._state = state
         self.end.states.append(state)
+        if state is ConnectionState.OPEN:
+            self.end.ledger.check_room()
         self.end.ledger.note(f"{self.end.name} is {state}")
+        if state is ConnectionState.LINGERING:
+            self.end.check_drained()
+
+    def handle(self, event: ConnectionEvent) -> ConnectionState:
+        sock = self.end.socket
+        if event is ConnectionEvent.PEER_FIN and sock is not None and not sock.ended:
+            self.end.broken("it has seen the peer's FIN before that has come")
+        return super().handle(event)
 
 
 class End:
@@ -166,7 +210,8 @@ class End:
         self.connects = 0
         self.running = False
         self.ran_until = 0.0  # when its last callback returned
-        self.timers_run = 0
+        self.timers: list[Timer] = []
+        self.reply: Note | None = None  # what its last handler has returned
         self.numbers = itertools.count()
 
     @property
@@ -177,6 +222,23 @@ class End:
     def broken(self, what: str) -> NoReturn:
         """Something that must not happen."""
         self.ledger.broken(f"{self.name}: {what}")
+
+    def check_drained(self) -> None:
+        """It sends FIN: nothing comes behind that."""
+        if self.connection.pending:
+            self.broken(f"{self.connection.pending} bytes are to be sent behind its FIN")
+        if not self.session.is_idle():
+            self.broken("it sends FIN, and a handler may still write")
+
+    def look(self) -> str | None:
+        """While nobody can run: what waits in vain."""
+        if self.reasons:
+            return None
+        wrong = check_counts(self.session, LONGEST_FRAME)
+        if wrong is not None:
+            self.broken(wrong)
+        waits = stuck(self.session)
+        return None if waits is None else f"{self.name}: {waits}"
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.connection!r}>"
@@ -191,11 +253,15 @@ class Ledger:
         self.ends: list[End] = []
         self.broken_rules: list[str] = []
         self.left_behind = False  # the server has given up handlers that did not return
+        self.max_connections = 0  # of the server; 0: any number
         self._by_session: dict[int, End] = {}
         # By who has written: the client object, or the server's end. `maybe` is what may have been
         # accepted by a broadcast, which does not say by whom.
         self.accepted: dict[object, dict[Name, int]] = {}
         self.maybe: dict[Name, int] = {}
+        # When its writing began, and when that was over: what begins after that comes after it.
+        self._written: dict[Name, tuple[int, float]] = {}
+        self._moments = itertools.count()
 
     def broken(self, what: str) -> NoReturn:
         """Note it, and raise; whoever catches it cannot make it undone."""
@@ -206,8 +272,8 @@ class Ledger:
     # -- what happens ----------------------------------------------------------------------------
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Note every connection that is made while the block runs."""
+    def watching(self, scheduler: Scheduler) -> Iterator[None]:
+        """Note every connection that is made while the block runs, and look at it again and again."""
         ledger = self
 
         class Watched(Connection):
@@ -219,6 +285,7 @@ class Ledger:
                 self._machine = _AuditedState(end)
                 ledger.ends.append(end)
                 ledger._by_session[id(handler)] = end
+                scheduler.add_sleeper(end.look)
 
             def start(self, sock: Any) -> None:
                 ledger._by_session[id(self._handler)].socket = sock
@@ -242,6 +309,9 @@ class Ledger:
             end.broken(f"{what} before on_connect")
         if end.running:
             end.broken(f"{what} while another callback runs")
+        if end.reply is not None:
+            self.written(end.reply)
+            end.reply = None
         end.running = True
         try:
             yield end
@@ -249,13 +319,45 @@ class Ledger:
             end.running = False
             end.ran_until = self._time()
 
+    def writing(self, note: Note) -> None:
+        """Somebody is about to write it."""
+        self._written[note.name] = (next(self._moments), math.inf)
+
+    def written(self, note: Note) -> None:
+        """It is in line: what is written from here on, by whomever, comes behind it."""
+        begun, _ = self._written[note.name]
+        self._written[note.name] = (begun, next(self._moments))
+
     def accept(self, conn: Any, note: Note) -> None:
-        """`write` has taken it."""
+        """`write` has taken it, or will take it as a reply."""
         end = self.end_of(conn)
         writer = end if end.client is None else end.client
         names = self.accepted.setdefault(writer, {})
         assert note.name not in names
         names[note.name] = note.frame_size
+
+    def run_timer(self, end: End, timer: Timer) -> None:
+        """Its callback runs."""
+        if self._time() < timer.due:
+            end.broken(f"a timer runs {timer.due - self._time():g} s too early")
+        if timer.runs_left <= 0:
+            end.broken("a timer runs that was cancelled")
+        timer.runs_left -= 1
+
+    def check_room(self) -> None:
+        """A connection is open."""
+        open_ends = sum(
+            end.client is None and end.opened and end.states[-1] is not ConnectionState.CLOSED
+            for end in self.ends
+        )
+        if self.max_connections and open_ends > self.max_connections:
+            self.broken(f"{open_ends} connections, and {self.max_connections} are allowed")
+
+    def check_told(self) -> None:
+        """The server has stopped, and says that it has finished: all its connections were told of."""
+        for end in self.ends:
+            if end.client is None and end.opened and not end.reasons:
+                end.broken("the server has stopped, and there was no on_close")
 
     # -- whether it adds up ----------------------------------------------------------------------
 
@@ -292,8 +394,7 @@ class Ledger:
     def _check_sent(self, writer: object, ends: list[End], offline: int) -> None:
         """What `write` took, the kernel has got, once and in order; or the reasons speak of it."""
         accepted = self.accepted.get(writer, {})
-        seen: set[Name] = set()
-        last: dict[int, int] = {}
+        seen: dict[Name, End] = {}
         unsent, dropped, partial = offline, 0, 0
         for end in ends:
             stream = b"" if end.socket is None else bytes(end.socket.taken)
@@ -307,13 +408,11 @@ class Ledger:
                     end.broken(f"{name} was sent twice")
                 if name not in accepted and name not in self.maybe:
                     end.broken(f"{name} was sent, and no write has said that it would be")
-                if last.get(name.source, -1) > name.number:
-                    end.broken(f"{name} was sent after {last[name.source]}")
-                last[name.source] = name.number
-                seen.add(name)
+                seen[name] = end
             for reason in end.reasons:
                 unsent += reason.unsent
                 dropped += reason.dropped
+        self._check_order(seen)
         if self.left_behind and not all(end.reasons for end in ends if end.opened):
             return  # nobody was told
         missing = [size for name, size in accepted.items() if name not in seen]
@@ -331,6 +430,18 @@ class Ledger:
                 f"were never sent, but for {partial} bytes; told were {unsent} bytes unsent, {dropped} "
                 f"messages dropped"
             )
+
+    def _check_order(self, sent: dict[Name, End]) -> None:
+        """What was in line before somebody began to write something else was sent before that."""
+        first: tuple[float, Name | None] = (
+            math.inf,
+            None,
+        )  # of what was sent later, the first in line
+        for name, end in reversed(sent.items()):
+            begun, over = self._written[name]
+            if first[0] < begun:
+                end.broken(f"{name} was sent before {first[1]}, which was in line before it")
+            first = min(first, (over, name), key=lambda item: item[0])
 
     def _check_received(self, end: End) -> None:
         """What was received was handled, once and in order; or the reason speaks of it."""
@@ -360,6 +471,9 @@ class Ledger:
         heartbeats = sum(number == 0 for number, _ in decoded)
         errors = len(decoded) - len(names) - heartbeats
         rest = len(names) - len(end.begun)
+        owed = reason.cause in (CloseCause.PEER_CLOSED, CloseCause.STOPPED)
+        if rest and owed and ConnectionState.LINGERING in end.states:
+            end.broken(f"{rest} messages came before the end, and were not handled")
         if not rest <= reason.unhandled <= rest + heartbeats:
             end.broken(
                 f"{len(names)} messages came, {len(end.begun)} were begun, {reason.unhandled} told of"

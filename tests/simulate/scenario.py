@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import socket
 import threading
@@ -21,12 +22,14 @@ from typing import Any, Literal
 import reactor
 import tao
 from reactor import (
+    WRITE,
     CloseReason,
     ConnectionOptions,
     Reactor,
+    Timeout,
     Watermark,
 )
-from reactor.testing import Entry, Faults, Simulation, SimulationError
+from reactor.testing import Entry, Faults, SimulatedSocket, Simulation, SimulationError
 from tao import (
     Backoff,
     ClientConn,
@@ -37,11 +40,13 @@ from tao import (
     MessageRegistry,
     NotRegisteredError,
     Server,
+    TypeLengthValueCodec,
     WouldBlockError,
     WriteCloser,
 )
 from tao.group import WhenFull
 from tao.server import STOP_MARGIN
+from tests.simulate.books import check_pool, stuck_connector, stuck_pool
 from tests.simulate.ledger import (
     BAD,
     HEADER,
@@ -53,6 +58,7 @@ from tests.simulate.ledger import (
     Ledger,
     Name,
     Note,
+    Timer,
     note_of,
 )
 
@@ -63,13 +69,29 @@ ADDRESS = ("10.0.0.1", 4000)
 LONGEST_SLEEP = 2.0
 """Seconds that a handler of a run sleeps at the most."""
 
+LONGEST_READING = 30.0
+"""Seconds that a bare peer reads for."""
+
+LONGEST_SHORTAGE = 10.0
+"""Seconds in which a server accepts who has connected, however often it is out of descriptors."""
+
 LONGEST_END = 300.0
 """Seconds of simulated time in which a client must come to its end, once it is closed."""
 
 EXPECTED = (ConnectionClosedError, WouldBlockError, NotRegisteredError)
 
 # What a handler may do on the loop's thread.
-_FOR_THE_LOOP = (Do.NOTHING, Do.REPLY, Do.RAISE, Do.CLOSE, Do.ABORT, Do.TIMER, Do.BROADCAST)
+_FOR_THE_LOOP = (
+    Do.NOTHING,
+    Do.REPLY,
+    Do.RAISE,
+    Do.CLOSE,
+    Do.ABORT,
+    Do.TIMER,
+    Do.BROADCAST,
+    Do.SET_CODEC,
+    Do.CANCEL_TIMER,
+)
 
 
 _SLEEPING = (
@@ -144,10 +166,15 @@ class Run:
         self._threads: list[threading.Thread] = []
         self._executors_of_clients = self.simulation.executor(4)
         self._shared_loop: Reactor | None = None
-        self._sleeps = self.dice.random() < 0.7
+        self._crowded = (
+            self.dice.random() < 0.1
+        )  # many connections for few workers, who take their time
+        self._sleeps = self._crowded or self.dice.random() < 0.7
+        self._in_step = self._crowded or self.dice.random() < 0.5
         self._close_on_error = self.dice.random() < 0.5
         self.options = self._options()
         self.server = self._make_server()
+        self._watch_pool(self.server)
         self.address: Any = None
 
     def _chance(self, probability: float) -> bool:
@@ -215,21 +242,22 @@ class Run:
     def _make_server(self) -> Server:
         dice = self.dice
         when_full: Literal["refuse", "wait"] = "wait" if self._chance(0.3) else "refuse"
+        self.ledger.max_connections = dice.choice([1, 2, 1000, 1000])
         return Server(
             registry=self._registry(),
             on_connect=self._on_connect,
             on_message=self._on_message,
             on_close=self._on_close,
             on_error=self._on_error,
-            worker_size=dice.choice([1, 2, 4]),
-            buffer_size=dice.choice([1, 3, 256]),
-            max_connections=dice.choice([1, 2, 1000, 1000]),
+            worker_size=2 if self._crowded else dice.choice([1, 2, 4]),
+            buffer_size=1 if self._crowded else dice.choice([1, 3, 256]),
+            max_connections=self.ledger.max_connections,
             when_full=when_full,
             backlog=dice.choice([1, 128]),
             close_on_error=self._close_on_error,
             heartbeat=self._heartbeat(),
             options=self.options,
-            executor=self.simulation.executor(dice.choice([1, 2, 4])),
+            executor=self.simulation.executor(2 if self._crowded else dice.choice([1, 2, 4])),
             reactor=self.simulation.reactor(),
         )
 
@@ -257,8 +285,31 @@ class Run:
             reactor=self._shared_loop,
         )
         self._clients.append(client)
+        self._watch_pool(client)
+        self._watch_connector(client)
         client.start()
         return client
+
+    def _watch_pool(self, owner: Any) -> None:
+        """The server's, or a client's. The server makes its own when it listens."""
+
+        def look() -> str | None:
+            pool = owner._pool
+            if pool is None:
+                return None
+            wrong = check_pool(pool)
+            if wrong is not None:
+                self.ledger.broken(wrong)
+            return stuck_pool(pool)
+
+        self.simulation.scheduler.add_sleeper(look)
+
+    def _watch_connector(self, client: ClientConn) -> None:
+        def look() -> str | None:
+            connector = client._connector
+            return None if connector is None else stuck_connector(connector)
+
+        self.simulation.scheduler.add_sleeper(look)
 
     def _note(self, source: int, number: int, *, towards_client: bool) -> Note:
         """A message. What a client gets asks for little: or the two would never come to an end."""
@@ -269,7 +320,22 @@ class Run:
         else:
             do = dice.choices(
                 list(Do),
-                [8, 8, 4, 2, 0.5, 0.3, 0.2, 2, 0.5, 1 if self._broadcasts else 0, 2, 0.3],
+                [
+                    8,
+                    8,
+                    4,
+                    20 if self._crowded else 2,
+                    0.5,
+                    0.3,
+                    0.2,
+                    2,
+                    0.5,
+                    4 if self._broadcasts else 0,
+                    2,
+                    0.3,
+                    1,
+                    1,
+                ],
             )[0]
         if kind == INLINE and do not in _FOR_THE_LOOP:
             do = Do.REPLY if not towards_client else Do.NOTHING
@@ -286,12 +352,17 @@ class Run:
 
     def write(self, conn: Any, note: Note) -> bool:
         """Whether it was accepted. Raises what `write` raises."""
+        self.ledger.writing(note)
         result = conn.write(note)
+        self.ledger.written(note)
         self.ledger.accept(conn, note)
         return bool(result)
 
     def _sleep(self) -> None:
-        self.simulation.sleep(self.dice.choice([0.0005, 0.003, 0.1, LONGEST_SLEEP]))
+        length = self.dice.choice([0.0005, 0.003, 0.1, LONGEST_SLEEP])
+        if self._in_step:  # those who sleep wake at the same moment, and get in each other's way
+            length -= self.simulation.time % length
+        self.simulation.sleep(length)
 
     def _on_connect(self, conn: Any) -> bool:
         with self.ledger.callback(conn, "on_connect") as end:
@@ -317,9 +388,10 @@ class Run:
         with self.ledger.callback(conn, f"on_close {reason}") as end:
             end.reasons.append(reason)
 
-    def _on_timer(self, conn: Any) -> None:
+    def _on_timer(self, conn: Any, timer: Timer | None = None) -> None:
         with self.ledger.callback(conn, "timer") as end:
-            end.timers_run += 1
+            if timer is not None:
+                self.ledger.run_timer(end, timer)
             if self._chance(0.3):
                 self._write_from(end.number, conn)
 
@@ -342,7 +414,9 @@ class Run:
             end.begun.append(message.name)
             reply = self._do(message.do, end.number, context, conn)
             if reply is not None:
+                self.ledger.writing(reply)
                 self.ledger.accept(conn, reply)
+                end.reply = reply
             return reply
 
     def _do(self, do: Do, source: int, context: Context[Note], conn: WriteCloser) -> Note | None:
@@ -366,6 +440,8 @@ class Run:
         elif do is Do.WAIT_CANCELLED:
             context.wait_cancelled(self.dice.choice([0.01, 1.0]))
         elif do is Do.BROADCAST and end.client is None:
+            if self._chance(0.5):
+                self._write_to_another(20_000 + source)  # which the broadcast must not overtake
             self.broadcast(3000 + source)
         elif do is Do.WRITE_TO_ANOTHER and end.client is None:
             self._sleep()
@@ -375,21 +451,39 @@ class Run:
             self._sleep()
             conn.close()
             self._sleep()
+        elif do is Do.SET_CODEC:
+            conn.set_codec(TypeLengthValueCodec())
+        elif do is Do.CANCEL_TIMER:
+            self.cancel_timer(conn, in_order=True)
         return None
 
     def set_timer(self, conn: Any) -> None:
         """Some timer or other on a connection."""
         delay = self.dice.choice([0.0, 0.001, 0.05, 1.0, 20.0])
         kind = self.dice.randrange(4)
+        clock = self.simulation.clock
         if kind == 0:
-            timer = conn.run_every(max(delay, 0.01), lambda now, conn: self._on_timer(conn))
+            delay = max(delay, 0.01)
+            timer = Timer(clock.monotonic() + delay, True)
+            timer.id = conn.run_every(delay, lambda now, conn: self._on_timer(conn, timer))
         elif kind == 1:
-            when = self.simulation.clock.unix() + delay
-            timer = conn.run_at(when, lambda now, conn: self._on_timer(conn))
+            timer = Timer(-math.inf, False)  # the wall clock may be put forward
+            when = clock.unix() + delay
+            timer.id = conn.run_at(when, lambda now, conn: self._on_timer(conn, timer))
         else:
-            timer = conn.run_after(delay, lambda now, conn: self._on_timer(conn))
+            timer = Timer(clock.monotonic() + delay, False)
+            timer.id = conn.run_after(delay, lambda now, conn: self._on_timer(conn, timer))
+        self.ledger.end_of(conn).timers.append(timer)
         if kind == 3:
-            conn.cancel_timer(timer)
+            self.cancel_timer(conn, in_order=False)
+
+    def cancel_timer(self, conn: Any, *, in_order: bool) -> None:
+        """One of those that were set on a connection; `in_order` if one of its own callbacks does."""
+        timers = self.ledger.end_of(conn).timers
+        if timers:
+            timer = self.dice.choice(timers)
+            still_to_run = conn.cancel_timer(timer.id)
+            timer.cancelled(still_to_run=still_to_run, in_order=in_order)
 
     def _write_to_another(self, source: int) -> None:
         """By a handler, to whichever connection the dice choose."""
@@ -406,6 +500,7 @@ class Run:
         name = Name(source, next(self._numbers))
         note = Note(POOLED, name, size=self.dice.choice([0, 50]))
         self.ledger.maybe[note.name] = note.frame_size
+        self.ledger.writing(note)
         receivers = self.server.connections()
         policies: list[WhenFull] = ["refuse", "drop_oldest", "close"]
         when_full = self.dice.choice(policies)
@@ -416,6 +511,7 @@ class Run:
             for conn in receivers[::2]:
                 group.join(conn)
             group.broadcast(note, when_full=when_full)
+        self.ledger.written(note)
 
     # -- who takes part --------------------------------------------------------------------------
 
@@ -437,8 +533,11 @@ class Run:
     def _act(self, client: ClientConn, source: int, number: int) -> None:
         """One thing that an application may do with a client."""
         what = self.dice.choices(
-            ["write", "sleep", "close", "abort", "pause", "resume", "timer", "server", "clock"],
-            [30, 8, 0.3, 0.2, 1, 2, 1, 2, 0.5],
+            [
+                *("write", "sleep", "close", "abort", "pause", "resume"),
+                *("timer", "cancel", "codec", "server", "clock"),
+            ],
+            [30, 8, 0.3, 0.2, 1, 2, 1, 1, 0.5, 2, 0.5],
         )[0]
         try:
             if what == "write":
@@ -457,6 +556,10 @@ class Run:
                 client.resume_reading()
             elif what == "timer":
                 self.set_timer(client)
+            elif what == "cancel":
+                self.cancel_timer(client, in_order=False)
+            elif what == "codec":
+                client.set_codec(TypeLengthValueCodec())
             elif what == "clock":
                 self.simulation.step_wall_clock(self.dice.choice([-3600.0, 0.5, 86_400.0]))
             else:
@@ -472,7 +575,7 @@ class Run:
                 self.broadcast(2000 + source)
         elif conns:
             conn = self.dice.choice(conns)
-            what = self.dice.randrange(8)
+            what = self.dice.randrange(10)
             if what == 0:
                 conn.close()
             elif what == 1:
@@ -483,6 +586,8 @@ class Run:
                 conn.resume_reading()
             elif what == 3:
                 self.set_timer(conn)
+            elif what == 4:
+                conn.set_codec(TypeLengthValueCodec())
             else:
                 self.write(conn, self._note(source + 5000, number, towards_client=True))
 
@@ -501,7 +606,9 @@ class Run:
                 sock.reset()
             elif how == 1:
                 sock.shutdown(socket.SHUT_WR)
-                while sock.recv(100):
+                # Not for ever: heartbeats may come faster than the network takes them.
+                until = self.simulation.time + LONGEST_READING
+                while sock.recv(100) and self.simulation.time < until:
                     pass
             elif how == 2:
                 self.simulation.sleep(20.0)  # it reads nothing
@@ -528,6 +635,51 @@ class Run:
             if self._chance(0.1):
                 self._sleep()
 
+    def _use_loop(self) -> None:
+        """A thread that uses the server's loop as any program may, beside the server."""
+        (loop, *_) = self.simulation.reactors
+        sockets: list[SimulatedSocket] = []
+        exchanged: list[SimulatedSocket] = []
+        timeouts: list[Timeout] = []
+
+        def connect() -> None:
+            sock = self.simulation.network.socket()
+            sock.setblocking(False)
+            sock.connect_ex(self.address)
+            loop.register(sock, WRITE, lambda ready: handle_ready(sock))
+            sockets.append(sock)
+
+        def handle_ready(sock: SimulatedSocket) -> None:
+            if not sock.ready() & WRITE:
+                self.ledger.broken(f"{sock!r} is said to be ready, and is not")
+            loop.modify(sock, 0)
+            if len(sockets) == 2 and not exchanged:
+                exchanged.append(sock)
+                close([other for other in sockets if other is not sock])
+                connect()  # with the number of the one that has just been closed
+
+        def close(chosen: list[SimulatedSocket]) -> None:
+            for sock in list(chosen):
+                sockets.remove(sock)
+                loop.unregister(sock)
+                sock.close()
+
+        def fire(me: int) -> None:
+            if not timeouts[1 - me].cancel():
+                self.ledger.broken("of two time-outs that cancel each other, both fire")
+
+        def begin() -> None:
+            connect()
+            connect()
+            timeouts.extend(loop.call_later(0.002, fire, me) for me in (0, 1))
+
+        loop.call_soon_threadsafe(begin)
+        self.simulation.sleep(1.0)
+        ended = self.simulation.event()
+        loop.call_soon_threadsafe(close, sockets)
+        loop.call_soon_threadsafe(ended.set)
+        ended.wait()
+
     # -- from the beginning to the end -----------------------------------------------------------
 
     @contextmanager
@@ -537,7 +689,8 @@ class Run:
         Raises what is wrong; SimulationError if it is a rule of the ledger's.
         """
         simulation = self.simulation
-        with _listening_for_defects() as defects, self.ledger.watching(), simulation:
+        watching = self.ledger.watching(simulation.scheduler)
+        with _listening_for_defects() as defects, watching, simulation:
             self.address = self.server.listen(ADDRESS)
             yield
             self._stop_server()
@@ -554,7 +707,9 @@ class Run:
             if self._chance(0.2):
                 interval = self.dice.choice([0.02, 1.0])
                 self.server.schedule(interval, lambda now, conn: self._on_timer(conn))
-            for _ in range(self.dice.randint(1, 4)):
+            if self._chance(0.3):
+                self._threads.append(self.simulation.spawn(self._use_loop, name="user"))
+            for _ in range(10 if self._crowded else self.dice.randint(1, 4)):
                 who = self._client if self._chance(0.7) else self._bare_peer
                 self._threads.append(self.simulation.spawn(who, name="peer"))
             if self._chance(0.3):
@@ -562,6 +717,20 @@ class Run:
             else:
                 for thread in self._threads:
                     thread.join()
+            self._check_accepting()
+
+    def _check_accepting(self) -> None:
+        """Who has connected does not wait to be accepted for ever, where there is room for him."""
+        (listener,) = self.simulation.network.listening()
+        most = self.ledger.max_connections
+
+        def done() -> bool:
+            return not listener.waiting or self.server.connection_count >= most
+
+        try:
+            self.simulation.wait(done, LONGEST_SHORTAGE)
+        except SimulationError:
+            self.ledger.broken(f"{listener.waiting} connections wait, and nobody accepts them")
 
     def _stop_server(self) -> None:
         simulation = self.simulation
@@ -581,6 +750,8 @@ class Run:
             ):
                 self.ledger.broken(f"{report}, and no handler runs")
             self.ledger.left_behind = True
+        else:
+            self.ledger.check_told()
 
     def _end_clients(self) -> None:
         for client in self._clients:

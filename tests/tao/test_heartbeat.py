@@ -64,6 +64,7 @@ class End:
         registry = arguments.setdefault("registry", MessageRegistry())
         registry.register(1, as_bytes, lambda context, conn: self.handled.add(context.message))
         arguments.setdefault("heartbeat", HEARTBEAT)
+        arguments["frame_timeout"] = None  # a deadline of its own, which is not what is tested here
         arguments["reactor"] = loop.reactor
         arguments["on_close"] = lambda conn, reason: self.closed.add(reason)
         self.conn: ServerConn | ClientConn

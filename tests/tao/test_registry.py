@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tao import Context, HeartBeatMessage, MessageRegistry, WriteCloser, default_registry, register
+from tao import (
+    Context,
+    HeartBeatMessage,
+    MessageRegistry,
+    Phase,
+    Rate,
+    Refusal,
+    WriteCloser,
+    default_registry,
+    register,
+)
 from tests.support import as_bytes
 
 
@@ -140,6 +150,66 @@ def test_arguments_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="max_size"):
         registry.register(5, as_bytes, max_size=-1)
     assert 5 not in registry
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kind", "text"),
+    [
+        ({"phases": "after"}, TypeError, "phases is a Phase"),
+        ({"phases": Phase(0)}, ValueError, "in no phase"),
+        ({"rate": 10}, TypeError, "rate is a Rate"),
+        ({"refusal": "skip"}, TypeError, "refusal is Refusal"),
+    ],
+)
+def test_conditions_that_make_no_sense(
+    conditions: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    registry = MessageRegistry()
+    with pytest.raises(kind, match=text):
+        registry.register(5, as_bytes, **conditions)
+    assert 5 not in registry
+    with pytest.raises(kind, match=text):
+        register(123_456, as_bytes, **conditions)
+    assert 123_456 not in default_registry
+
+
+@pytest.mark.parametrize(
+    ("conditions", "guarded"),
+    [
+        ({}, False),
+        ({"phases": Phase.ANY}, False),
+        ({"phases": Phase.BEFORE | Phase.AFTER}, False),
+        ({"max_size": 5}, False),
+        ({"refusal": Refusal.SKIP}, False),
+        ({"max_size": 5, "refusal": Refusal.SKIP}, True),
+        ({"phases": Phase.AFTER}, True),
+        ({"phases": Phase.BEFORE}, True),
+        ({"rate": Rate(1)}, True),
+    ],
+)
+def test_what_is_guarded_is_not_found_as_open(conditions: dict[str, Any], guarded: bool) -> None:
+    registry = MessageRegistry()
+
+    @registry.handler(Chat, **conditions)
+    def on_chat(context: Context[Chat], conn: WriteCloser) -> None: ...
+
+    entry = registry.find(7)
+    assert entry is not None
+    assert {name: getattr(entry, name) for name in conditions} == conditions
+    assert entry.is_guarded == guarded
+    assert registry.find_open(7) is (None if guarded else entry)
+    registry.unregister(7)
+    assert registry.find(7) is None
+    assert registry.find_open(7) is None
+    with pytest.raises(KeyError):
+        registry.unregister(7)
+
+
+def test_the_heartbeat_may_be_guarded() -> None:
+    registry = MessageRegistry()
+    registry.register(0, HeartBeatMessage.deserialize, handle, rate=Rate(1))
+    assert registry.find_open(0) is None
+    assert registry.find(0) is not None
 
 
 def test_the_heartbeat_is_there_from_the_start() -> None:

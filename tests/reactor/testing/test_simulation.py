@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -110,6 +111,27 @@ def test_wait_asks_when_nobody_can_go_on() -> None:
         with pytest.raises(SimulationError, match="has not happened in 5 s"):
             simulation.wait(lambda: len(done) == 7, timeout=5.0)
         assert simulation.time == pytest.approx(1005.3)
+
+
+def lengths_seen(seed: int) -> list[int]:
+    """By two threads that each put something into one queue, and look how much is in it then."""
+    seen: list[int] = []
+    with Simulation(seed, Faults(switch=0.5)) as simulation:
+        queue: deque[str] = simulation.queue()
+
+        def put() -> None:
+            queue.append("something")
+            seen.append(len(queue))
+
+        threads = [simulation.spawn(put) for _ in range(2)]
+        for thread in threads:
+            thread.join()
+        assert [queue.popleft(), queue.popleft()] == ["something", "something"]
+    return seen
+
+
+def test_another_thread_may_come_between_two_steps_with_a_queue() -> None:
+    assert {tuple(lengths_seen(seed)) for seed in range(50)} == {(1, 2), (2, 2)}
 
 
 def test_a_step_of_the_wall_clock_holds_nobody_up() -> None:
@@ -366,6 +388,28 @@ def test_what_a_thread_raises_ends_the_simulation() -> None:
     text = told(body, ZeroDivisionError, seed=3)
     assert "in the simulated thread thread-1" in text
     assert "seed is 3" in text
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_who_sleeps_in_vain_is_told_unless_something_changes(progress: bool) -> None:
+    """Each time that it is looked, two milliseconds have passed."""
+
+    def body(simulation: Simulation) -> None:
+        left = 10
+
+        def look() -> str | None:
+            return f"{left if progress else 'all'} jobs wait" if left else None
+
+        simulation.scheduler.add_sleeper(look)
+        while left:
+            simulation.sleep(0.002)
+            left -= 1
+
+    if progress:
+        with Simulation() as simulation:
+            body(simulation)
+    else:
+        assert told(body).startswith("a wake-up was lost: all jobs wait")
 
 
 def test_a_wake_up_that_is_lost_is_told() -> None:
