@@ -738,6 +738,8 @@ class Session(Generic[C]):
         self._held += MESSAGE_COST
         if self._batch is None:
             self._after_decode()
+        else:
+            self._charge()
 
     def adopt(self, former: Session[C]) -> None:
         """Run what another session of the same client owes and can no longer run. The loop's thread."""

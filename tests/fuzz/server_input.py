@@ -118,6 +118,11 @@ def expect(dialect: Dialect, stream: bytes) -> Expected:
                 return fail(ValueError)
             expected.replies += reply
     announced = dialect.announced(parsed.rest)
+    known = announced is None or announced[0] in (0, POOLED, INLINE, SIZED)
+    if not (known or parsed.refused):
+        # Told from its header; and what has come of its value has been thrown away.
+        expected.errors += (UndefinedMessageError,)
+        expected.undecoded = 0
     if parsed.refused or (
         announced is not None and announced[0] == SIZED and announced[1] > MAX_SIZE
     ):

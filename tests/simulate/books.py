@@ -1,6 +1,6 @@
 """What the framework counts, and what it waits for, looked at while nobody can run.
 
-Contents: check_counts, check_pool, stuck, stuck_connector, stuck_pool.
+Contents: check_counts, check_budget, check_pool, stuck, stuck_connector, stuck_pool.
 
 The ledger sees what goes in and what comes out. But a byte that waits for ever comes to its end all the
 same: a deadline cuts the connection off, and the reason tells of what was not sent. What was forgotten
@@ -14,9 +14,17 @@ from __future__ import annotations
 from typing import Any
 
 from reactor import READ, WRITE, Connection, ConnectionState, Connector, Pause, WorkerPool
-from tao.session import _NO_MESSAGE, Session
+from tao import Server
+from tao.session import _NO_MESSAGE, Session, _held_by
 
-__all__ = ["check_counts", "check_pool", "stuck", "stuck_connector", "stuck_pool"]
+__all__ = [
+    "check_budget",
+    "check_counts",
+    "check_pool",
+    "stuck",
+    "stuck_connector",
+    "stuck_pool",
+]
 
 _SENDING = (ConnectionState.OPEN, ConnectionState.DRAINING)
 _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING)
@@ -43,11 +51,35 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
     most = options.output_limit + options.output.high + longest_frame
     if connection.pending > most:
         return f"{connection.pending} bytes are pending, and {most} may be"
+    if connection._charged != connection.pending:
+        return (
+            f"{connection._charged} bytes are charged for {connection.pending} that wait to be sent"
+        )
+    held = _held_by([*(session._batch or ()), *session._inbox])
+    if (session._held, session._charged) != (held, held + session._input.size):
+        return (
+            f"{session._held} bytes are said to be held and {session._charged} are charged, and there "
+            f"are {held} and {session._input.size} that are no message yet"
+        )
     # A batch that was given up comes back in front of what has come meanwhile.
     waiting = [*(session._batch or ()), *session._inbox]
     messages = sum(item[0] not in _NO_MESSAGE for item in waiting)
-    if messages > 2 * session._room:
-        return f"{messages} messages wait, and there is room for {session._room}"
+    room = session._options.buffer_size
+    if messages > 2 * room:
+        return f"{messages} messages wait, and there is room for {room}"
+    return None
+
+
+def check_budget(server: Server) -> str | None:
+    """What the server's ledger has wrongly; None if it is right."""
+    if server._budget is None or server._left_behind:
+        return None  # those that are left behind keep what they hold
+    total = server._budget.ledger.total
+    held = sum(
+        session._charged + session.connection._charged for session in server._sessions.values()
+    )
+    if total != held:
+        return f"the server's ledger has {total} bytes, and its connections hold {held}"
     return None
 
 

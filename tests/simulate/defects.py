@@ -92,10 +92,16 @@ LOST_WAKE_UPS = (
         "if False:",
     ),
     _defect(
-        "a drain ends without having its jobs taken back",
-        _POOL + "_park",
-        "if self._finished:",
-        "if False:",
+        "of two that end at once each leaves it to the other",
+        _POOL + "_drain",
+        "if not self._finish_posted:",
+        "if len(finished) == 1:",
+    ),
+    _defect(
+        "it is thought for ever that jobs are being taken back",
+        _POOL + "_finish",
+        "self._finish_posted = False",
+        "pass",
     ),
     _defect(
         "jobs that have been run are not taken back", _POOL + "_drain", "post(self._finish)", "pass"
@@ -269,8 +275,8 @@ EARLY_ENDS = (
     _defect(
         "what waits is dropped after a half-close",
         _SESSION + "_advance",
-        "self.connection.cause not in _SEEN_THROUGH",
-        "True",
+        "if not self._sees_through:",
+        "if self.connection.state is not ConnectionState.OPEN:",
     ),
     _defect(
         "bytes that came too late are not told of",
@@ -549,6 +555,42 @@ OTHERS = (
         "self.size += len(data) + 1",
     ),
     _defect(
+        "what is handled stays charged",
+        _SESSION + "finish",
+        "self._ledger.moved -= self._charged",
+        "pass",
+    ),
+    _defect(
+        "a batch stays held",
+        _SESSION + "finish",
+        "self._held -= self._batch_held",
+        "pass",
+    ),
+    _defect(
+        "what is written is not charged",
+        _CONNECTION + "write",
+        "self._charged += size",
+        "pass",
+    ),
+    _defect(
+        "what is sent stays charged",
+        _CONNECTION + "flush",
+        "elif self._charged:",
+        "elif False:",
+    ),
+    _defect(
+        "what a lost connection has held stays charged",
+        _CONNECTION + "_finish",
+        "self._ledger.move(-charged)",
+        "pass",
+    ),
+    _defect(
+        "who waits for memory waits for ever",
+        _SESSION + "weigh",
+        "connection.resume_reading(Pause.MEMORY)",
+        "pass",
+    ),
+    _defect(
         "what is in flight is counted for ever",
         _CONNECTION + "flush",
         "self._in_flight = 0",
@@ -566,7 +608,7 @@ OTHERS = (
         "self.outbox_size -= dropped",
         "pass",
     ),
-    _defect("what is unsent is not told of", _CONNECTION + "_finish", "+ self.outbox_size", ""),
+    _defect("what is unsent is not told of", _CONNECTION + "_finish", "+ self.pending", ""),
     _defect(
         "a write over the limit is accepted",
         _CONNECTION + "write",
@@ -576,13 +618,13 @@ OTHERS = (
     _defect(
         "more messages wait than there is room for",
         _SESSION + "handle_data",
-        "if len(inbox) < self._room:",
+        "if len(inbox) < ledger.room:",
         "if True:",
     ),
     _defect(
         "a worker does not stop for a peer that does not read",
         _SESSION + "_handle_batch",
-        "self._interrupted or self._uncollected > self._output_high",
+        "self._interrupted or self._uncollected > self.connection.output_high",
         "self._interrupted",
     ),
     _defect(

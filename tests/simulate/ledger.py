@@ -142,6 +142,11 @@ def frames_of(stream: bytes) -> tuple[list[tuple[int, bytes]], int]:
     return frames, start
 
 
+def _is_refused(rest: bytes) -> bool:
+    """Whether what has come of the last frame says that nobody wants it."""
+    return len(rest) >= HEADER.size and HEADER.unpack_from(rest)[0] == UNKNOWN
+
+
 @dataclass(slots=True)
 class Timer:
     """One of a connection's: when it may run, and how often, once it was called off."""
@@ -454,7 +459,11 @@ class Ledger:
             unread = len(end.socket.given) - len(received)
             if unread:
                 end.broken(f"{unread} bytes that the peer sent before its FIN were thrown away")
-        frames, _ = frames_of(received)
+        frames, whole = frames_of(received)
+        if not reason.undecoded and _is_refused(received[whole:]):
+            frames.append(
+                (UNKNOWN, received[whole + HEADER.size :])
+            )  # what has come was thrown away
         boundaries = list(
             itertools.accumulate((HEADER.size + len(value) for _, value in frames), initial=0)
         )

@@ -44,9 +44,10 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
+from tao.budget import LEAST_SHARE
 from tao.group import WhenFull
 from tao.server import STOP_MARGIN
-from tests.simulate.books import check_pool, stuck_connector, stuck_pool
+from tests.simulate.books import check_budget, check_pool, stuck_connector, stuck_pool
 from tests.simulate.ledger import (
     BAD,
     HEADER,
@@ -252,6 +253,7 @@ class Run:
             worker_size=2 if self._crowded else dice.choice([1, 2, 4]),
             buffer_size=1 if self._crowded else dice.choice([1, 3, 256]),
             max_connections=self.ledger.max_connections,
+            memory_limit=self._memory_limit(),
             when_full=when_full,
             backlog=dice.choice([1, 128]),
             close_on_error=self._close_on_error,
@@ -260,6 +262,11 @@ class Run:
             executor=self.simulation.executor(2 if self._crowded else dice.choice([1, 2, 4])),
             reactor=self.simulation.reactor(),
         )
+
+    def _memory_limit(self) -> int | None:
+        """For few connections as little as can be: it is short again and again."""
+        few = self.ledger.max_connections
+        return 4 * LEAST_SHARE * few if few <= 2 else None
 
     def new_client(self) -> ClientConn:
         """One that connects."""
@@ -298,6 +305,8 @@ class Run:
             if pool is None:
                 return None
             wrong = check_pool(pool)
+            if wrong is None and isinstance(owner, Server):
+                wrong = check_budget(owner)
             if wrong is not None:
                 self.ledger.broken(wrong)
             return stuck_pool(pool)
