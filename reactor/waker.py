@@ -156,3 +156,7 @@ class Waker:
         """Release the descriptors. `wake` does nothing from here on."""
         self._armed.acquire(blocking=False)  # never released again: nobody writes any more
         self._close()
+
+    def __repr__(self) -> str:
+        state = "closed" if not self._close.alive else f"fd={self._fd}"
+        return f"<Waker {state}, {self.wakeups} wake-ups>"

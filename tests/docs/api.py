@@ -48,8 +48,8 @@ class Member:
     name: str
     kind: str
     """`method`, `property` or `attribute`."""
-    owner: str
-    """The class in whose body it stands."""
+    module: str
+    """Where it stands, in whose words its text is."""
     text: str
     doc: str
     node: ast.AST
@@ -185,7 +185,7 @@ def _decorators(node: Function) -> set[str]:
     return {ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list}
 
 
-def _members(node: ast.ClassDef) -> Iterator[Member]:
+def _members(node: ast.ClassDef, module: str) -> Iterator[Member]:
     """What stands in a class's body, and what its `__init__` sets, if it is public."""
     overloads: dict[str, list[str]] = {}
     for statement in node.body:
@@ -196,29 +196,29 @@ def _members(node: ast.ClassDef) -> Iterator[Member]:
         if isinstance(statement, ast.FunctionDef):
             decorators = _decorators(statement)
             if statement.name == "__init__":
-                yield from _attributes(node.name, statement)
+                yield from _attributes(statement, module)
             elif not statement.name.startswith("_") and "overload" not in decorators:
                 doc = ast.get_docstring(statement) or ""
                 if "property" in decorators:
                     assert statement.returns is not None
                     text = f"{statement.name}: {ast.unparse(statement.returns)}"
-                    yield Member(statement.name, "property", node.name, text, doc, statement)
+                    yield Member(statement.name, "property", module, text, doc, statement)
                 else:
                     bound = "staticmethod" not in decorators
                     text = _signature(statement, bound=bound)
                     if statement.name in overloads:  # then it is they that can be called
                         text = "`, `".join(overloads[statement.name])
-                    yield Member(statement.name, "method", node.name, text, doc, statement)
+                    yield Member(statement.name, "method", module, text, doc, statement)
         elif isinstance(target := _target(statement), ast.Name) and not target.id.startswith("_"):
             text = target.id
             if isinstance(statement, ast.AnnAssign):
                 text += f": {ast.unparse(statement.annotation)}"
             elif not below:
                 continue  # a constant of the class's own, for itself
-            yield Member(target.id, "attribute", node.name, text, below, statement)
+            yield Member(target.id, "attribute", module, text, below, statement)
 
 
-def _attributes(owner: str, node: ast.FunctionDef) -> Iterator[Member]:
+def _attributes(node: ast.FunctionDef, module: str) -> Iterator[Member]:
     for statement, below in _statements(node.body):
         target = _target(statement)
         if (
@@ -229,7 +229,7 @@ def _attributes(owner: str, node: ast.FunctionDef) -> Iterator[Member]:
             and isinstance(statement, ast.AnnAssign)
         ):
             text = f"{target.attr}: {ast.unparse(statement.annotation)}"
-            yield Member(target.attr, "attribute", owner, text, below, statement)
+            yield Member(target.attr, "attribute", module, text, below, statement)
 
 
 def _class_text(name: str, value: type, node: ast.ClassDef) -> str:
@@ -255,7 +255,7 @@ def _all_members(value: type) -> list[Member]:
     for kind in value.__mro__:
         definition = _definitions().get((kind.__module__, kind.__name__))
         if definition is not None and isinstance(definition[0], ast.ClassDef):
-            for member in _members(definition[0]):
+            for member in _members(definition[0], kind.__module__):
                 found.setdefault(member.name, member)
     return list(found.values())
 
