@@ -23,7 +23,7 @@ from reactor.errors import (
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
-from reactor.system import OperatingSystem, System
+from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System
 from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.tls import TlsStream, TlsTruncationError
 from reactor.waker import Lock, Waker
@@ -34,6 +34,7 @@ __all__ = [
     "TRANSITIONS",
     "WRITE",
     "Acceptor",
+    "AddressInfo",
     "Channel",
     "Clock",
     "CloseCause",
@@ -57,6 +58,7 @@ __all__ = [
     "ReceiveBuffer",
     "ReentrancyError",
     "SendQueue",
+    "SocketAddress",
     "StateMachine",
     "Statistics",
     "System",

@@ -14,15 +14,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from reactor.loop import READ, Channel, Reactor
-from reactor.system import OperatingSystem, System
+from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System, look_up
 from reactor.timing_wheel import Timeout
 
 __all__ = ["Acceptor", "listen"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 ACCEPTS_PER_PASS = 64
 """Connections accepted before other descriptors get their turn."""
@@ -68,7 +67,7 @@ def listen(
     try:
         if isinstance(address, str):
             sock = system.open_socket(socket.AF_UNIX)
-            target: Any = address
+            target: SocketAddress = address
             family = socket.AF_UNIX
         else:
             family, target = _resolve(address)
@@ -95,7 +94,7 @@ def listen(
     return sock
 
 
-def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, Any]:
+def _resolve(address: tuple[str, int]) -> AddressInfo:
     host, port = address
     if (
         not 0 <= port <= 65535
@@ -105,8 +104,7 @@ def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, Any]:
         if socket.has_dualstack_ipv6():
             return socket.AF_INET6, ("::", port)
         return socket.AF_INET, ("", port)
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return info[0], info[4]
+    return look_up(host, port, socket.AI_PASSIVE)[0]
 
 
 def _text(error: OSError) -> str:
@@ -125,7 +123,7 @@ class Acceptor:
         self,
         reactor: Reactor,
         sock: socket.socket,
-        on_accept: Callable[[socket.socket, Any], object],
+        on_accept: Callable[[socket.socket, SocketAddress], object],
     ) -> None:
         self._reactor = reactor
         self._socket = sock
@@ -135,9 +133,9 @@ class Acceptor:
         self._system = reactor.system
         self._spare: int | None = self._system.open_spare()
         self._channel: Channel | None = reactor.register(sock, READ, self._handle_ready)
-        self.address: Any = sock.getsockname()
+        self.address: SocketAddress = sock.getsockname()
         """Where it listens, as the socket gives it."""
-        self.refused = 0
+        self.refused: int = 0
         """Connections told off for want of descriptors."""
 
     def _handle_ready(self, _ready: int) -> None:
@@ -208,10 +206,10 @@ class Acceptor:
         if self._spare is not None:
             self._system.close_spare(self._spare)
             self._spare = None
-        path = self.address if self._socket.family == socket.AF_UNIX else None
+        path = self.address
         self._socket.close()
-        # An abstract address, of Linux, begins with a zero byte and has no file.
-        if path and path[0] not in ("\0", 0):
+        # An abstract address, of Linux, is bytes, begins with a zero and has no file.
+        if isinstance(path, str) and path and path[0] != "\0":
             try:
                 os.unlink(path)
             except OSError:

@@ -22,7 +22,10 @@ JOIN_LIMIT = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """A pair of marks, in bytes: above `high` production pauses, at `low` it goes on."""
+    """A pair of marks, in bytes: above `high` production pauses, at `low` it goes on.
+
+    Raises ValueError unless `low` is from 0 to `high`.
+    """
 
     low: int
     high: int
@@ -40,7 +43,7 @@ class SendQueue:
     def __init__(self) -> None:
         # Made by the first buffer: most connections never need it, and it is larger than all else of them.
         self._buffers: deque[bytes | memoryview] | None = None
-        self.size = 0
+        self.size: int = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Add a buffer; it must not change from here on. An empty one is passed over. O(1)."""
@@ -76,7 +79,7 @@ class SendQueue:
         return head
 
     def advance(self, size: int) -> None:
-        """Forget the first `size` bytes: they have been sent."""
+        """Forget the first `size` bytes: they have been sent. Raises ValueError for more than there are."""
         if not 0 <= size <= self.size:
             raise ValueError(f"{size} bytes cannot have been sent of {self.size}")
         self.size -= size
@@ -116,11 +119,11 @@ class ReceiveBuffer:
     def __init__(self) -> None:
         self._chunks: list[bytes] | None = None  # None: nothing is kept, as mostly
         self._to_skip = 0
-        self.begun = False
+        self.begun: bool = False
         """Whether what comes next goes on with something: with what is kept, or what is skipped."""
-        self.size = 0
+        self.size: int = 0
         """Bytes kept."""
-        self.needed = 0
+        self.needed: int = 0
         """Bytes below which it is of no use to look at them again, as far as that is known."""
 
     def put(self, data: bytes, needed: int = 0) -> None:

@@ -20,19 +20,20 @@ import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Literal, Protocol, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
+from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
 from reactor.tls import TlsStream, TlsTruncationError
 
 __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 TAKE_SIZE = 262_144
 """Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
@@ -83,7 +84,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """Sizes in bytes, times in seconds."""
+    """What a connection may hold, and how long its steps may take: sizes in bytes, times in seconds.
+
+    Raises ValueError for numbers that make no sense.
+    """
 
     output: Watermark = field(default=Watermark(65_536, 262_144))
     """Bytes waiting to be sent between which a server's reading pauses and goes on. A client goes on
@@ -207,14 +211,15 @@ class Connection:
         # was a moment ago.
         self._machine = StateMachine(ConnectionState.CONNECTING)
         self._outbox: list[bytes] = []
-        self.outbox_size = 0
+        self.outbox_size: int = 0
+        """Bytes that were written and have not been offered to the kernel. Written under the lock."""
         self._flush_posted = False
         self._charged = 0  # bytes: what the ledger has of us
         self.own: list[bytes] = []
         """What the handlers in hand have written; empty when there are none. They append to it, without
         a lock; `collect` and `end` say who takes from it."""
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
-        self.own_size = 0
+        self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
         self._cause = CloseCause.FAILED
         self._error: BaseException | None = None
@@ -226,18 +231,22 @@ class Connection:
         self._channel: Channel | None = None
         self._deadline: Timeout | None = None
         self._paused = 0
-        self.output_high, self.output_low = options.output.high, options.output.low
-        """The watermarks that hold at present; see `squeeze`. Written on the loop's thread."""
+        self.output_high: int = options.output.high
+        """The high watermark that holds at present; see `squeeze`. Written on the loop's thread."""
+        self.output_low: int = options.output.low
+        """The low one."""
         self._read_for = 0.0  # seconds of reading, up to when it last stopped
-        self.bytes_received = self.bytes_sent = 0
-        """As the socket moved them: with TLS, ciphertext. Written on the loop's thread."""
-        self.frames_dropped = 0
+        self.bytes_received: int = 0
+        """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
+        self.bytes_sent: int = 0
+        """As the socket took them: with TLS, ciphertext. Written on the loop's thread."""
+        self.frames_dropped: int = 0
         """Frames that have made room for younger ones. Under the lock."""
-        self.reading_since = reactor.pass_time
+        self.reading_since: float = reactor.pass_time
         """Monotonic seconds since when it reads without a pause. Written on the loop's thread."""
-        self.last_received = reactor.pass_time
+        self.last_received: float = reactor.pass_time
         """Monotonic seconds of the last byte's arrival. Written on the loop's thread."""
-        self.last_sent = reactor.pass_time
+        self.last_sent: float = reactor.pass_time
         """Monotonic seconds at which the kernel last took a byte. Written on the loop's thread."""
 
     # -- any thread ------------------------------------------------------------------------------
@@ -951,12 +960,13 @@ class Connection:
         """The TLS session; None for a connection without. The loop's thread."""
         return self._tls
 
-    def address(self, which: str) -> Any:
+    def address(self, which: Literal["local", "remote"]) -> SocketAddress | None:
         """The `"local"` or `"remote"` address as the socket gives it; None when there is none."""
         if self._socket is None:
             return None
         try:
-            return self._socket.getsockname() if which == "local" else self._socket.getpeername()
+            named = self._socket.getsockname if which == "local" else self._socket.getpeername
+            return cast(SocketAddress, named())
         except OSError:
             return None
 

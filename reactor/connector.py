@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from reactor.errors import ReactorError
 from reactor.loop import WRITE, Channel, Reactor
-from reactor.system import AddressInfo
+from reactor.system import AddressInfo, look_up
 from reactor.timing_wheel import Timeout
 
 __all__ = ["Connector"]
@@ -31,12 +31,9 @@ def _numeric(address: tuple[str, int] | str) -> list[AddressInfo] | None:
     if not 0 < port <= 65535:  # getaddrinfo(3) takes it modulo 65,536
         raise OSError(errno.EINVAL, f"a port to connect to is from 1 to 65535, not {port!r}")
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
+        return look_up(host, port, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
     except (socket.gaierror, UnicodeError):
         return None
-    return [(info[0], info[4]) for info in found]
 
 
 class Connector:

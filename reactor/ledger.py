@@ -65,28 +65,29 @@ class Ledger:
         room: int = 256,
         on_pressure: Callable[[], object] | None = None,
     ) -> None:
-        self.limit = sys.maxsize if limit is None else limit
-        self.high = self.limit // 2
+        self.limit: int = sys.maxsize if limit is None else limit
+        self.high: int = self.limit // 2
         """Bytes above which reading stops for who holds more than a share."""
-        self.low = self.limit // 8 * 3
+        self.low: int = self.limit // 8 * 3
         """Bytes below which it goes on for all."""
-        self.write_limit = self.limit // 4 * 3
+        self.write_limit: int = self.limit // 4 * 3
         """Bytes above which writing is refused to who holds more than a share."""
-        self.share = self.limit // 4 // shares
+        self.share: int = self.limit // 4 // shares
         """Bytes that a connection may always hold."""
         self._reactor = reactor
         self._lock = reactor.system.lock()
         self._on_pressure = on_pressure
-        self.posted = 0
+        self.posted: int = 0
         """Bytes charged by `post`, ever. Under the lock; read without it, it is a moment old."""
-        self.moved = 0
+        self.moved: int = 0
         """What the loop has added and taken away; with `posted`, the sum. Written on the loop's thread."""
-        self.pressed = False
+        self.pressed: bool = False
         """Whether `high` was passed and `low` not reached since. Written on the loop's thread."""
-        self.buffer = reactor.receive_buffer(READ_SIZE)
+        self.buffer: memoryview = reactor.receive_buffer(READ_SIZE)
         """What the connections read into, one after the other. The loop's thread."""
-        self.room = self._usual_room = room
+        self.room: int = room
         """Messages that may wait on one connection. The loop's thread."""
+        self._usual_room = room
 
     @property
     def total(self) -> int:

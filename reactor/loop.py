@@ -38,7 +38,7 @@ from reactor.timing_wheel import Timeout, TimingWheel
 
 __all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 TICK = 0.001
 """Seconds in a tick of the wheel: what `epoll_wait` can tell apart."""
@@ -79,17 +79,21 @@ FileDescriptorLike: TypeAlias = "int | HasFileno"
 class Channel:
     """A descriptor, the events that somebody waits for, and the callback that gets them.
 
-    It does not own the descriptor. Made by `Reactor.register`; changed by `modify` and `unregister`.
+    It does not own the descriptor. Made by `Reactor.register`; changed by `modify` and `unregister`. The
+    loop's thread.
     """
 
     __slots__ = ("born", "callback", "events", "fd")
 
     def __init__(self, fd: int, events: int, callback: Callable[[int], object], born: int) -> None:
-        self.fd = fd
-        self.born = born  # the pass in which it was registered
-        self.events = events
+        self.fd: int = fd
+        """The descriptor's number."""
+        self.born: int = born
+        """The number of the pass in which it was registered, and gets no event yet."""
+        self.events: int = events
         """READ, WRITE, both or 0: registered, but not waiting for anything."""
-        self.callback = callback
+        self.callback: Callable[[int], object] = callback
+        """What is called with the events that have come."""
 
     def fileno(self) -> int:
         """The descriptor's number."""
@@ -113,7 +117,9 @@ class Statistics:
     callbacks: int
     """Posted callbacks run."""
     timeouts_fired: int
+    """Time-outs whose moment has come, each repetition for itself."""
     timeouts_waiting: int
+    """Time-outs that are set now."""
     channels: int
     """Descriptors registered, the wake-up pipe's not counted."""
 
@@ -156,19 +162,19 @@ class Reactor:
         self._stop_requested = False
         self._running = False
         self._closed = False
-        self.thread = 0
+        self.thread: int = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
-        self.forked = False
+        self.forked: bool = False
         """Whether it is another process's: this one was forked off from it, and must not use it. Set in
         the child, before any code of the program's runs there."""
         _reactors.add(self)
-        self.passes = 0
+        self.passes: int = 0
         """Times that the loop came out of the selector. The loop's thread."""
         self._events = self._callbacks = self._fired = 0
-        self.pass_time = self._origin
+        self.pass_time: float = self._origin
         """Monotonic seconds at which this pass came out of the selector. The loop's thread."""
-        self.pass_seconds = 0.0
-        """How long the last pass took after its sleep: what a descriptor may have had to wait."""
+        self.pass_seconds: float = 0.0
+        """Seconds that the last pass took after its sleep: what a descriptor may have had to wait."""
         self._waker.arm()
 
     # -- running ---------------------------------------------------------------------------------
@@ -412,7 +418,7 @@ class Reactor:
         callback: Callable[[Unpack[Arguments]], object],
         *arguments: *Arguments,
     ) -> Timeout:
-        """Call it when `time()` is `when`; a time that has passed is the next pass.
+        """Call it when `time()`, in seconds, is `when`; a time that has passed is the next pass.
 
         Of two that are due in the same millisecond, the first asked for is called first.
         Raises ValueError for a time that is not finite.
@@ -421,7 +427,10 @@ class Reactor:
         return self.put(Timeout(partial(callback, *arguments) if arguments else callback), when)
 
     def put(self, timeout: Timeout, when: float) -> Timeout:
-        """Have a time-out of the caller's making fire at `when`; returns it. For kinds of its own."""
+        """Have a time-out of the caller's making fire at `when`, in seconds as `time()` gives them.
+
+        Returns it. For kinds of its own. Raises ValueError for a time that is not finite.
+        """
         # The first tick that is not before `when`. A tick stands for the moment origin + tick * TICK,
         # computed in this one way everywhere; the rounding is corrected against it, so that no time-out
         # is early by an ulp.

@@ -21,8 +21,10 @@ SELECTABLE = 1024
 
 __all__ = ["READ", "WRITE", "EpollPoller", "Poller", "SelectorPoller", "default_poller"]
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+READ: int = selectors.EVENT_READ
+"""Wait until there is something to read, or to accept. A bit, to be or-ed with WRITE."""
+WRITE: int = selectors.EVENT_WRITE
+"""Wait until there is room for what is to be sent. A bit, to be or-ed with READ."""
 
 
 class Poller(Protocol):

@@ -7,8 +7,9 @@ does nothing else: no sockets, no callbacks, no time. `diagram` draws the table 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 from reactor.errors import IllegalTransitionError
 
@@ -31,7 +32,8 @@ class ConnectionState(enum.Enum):
     CLOSED = "CLOSED"
     """Final. The descriptor is gone."""
 
-    __hash__ = object.__hash__  # members are single; Enum's own is written in Python
+    # Members are single; Enum's own is written in Python.
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     def __str__(self) -> str:
         return self.value
@@ -59,7 +61,7 @@ class ConnectionEvent(enum.Enum):
     FAIL = "FAIL"
     """The connection cannot go on: an error of the network, of TLS, of the protocol."""
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     def __str__(self) -> str:
         return self.value
@@ -119,6 +121,7 @@ TRANSITIONS: Mapping[ConnectionState, Mapping[ConnectionEvent, ConnectionState]]
         _S.CLOSED: MappingProxyType({}),
     }
 )
+"""For each state, the events that it has and the states that they lead to. Read-only."""
 
 
 class StateMachine:
@@ -130,7 +133,7 @@ class StateMachine:
     __slots__ = ("state",)
 
     def __init__(self, state: ConnectionState) -> None:
-        self.state = state
+        self.state: ConnectionState = state
         """To be read by anybody, written by this class alone."""
 
     def accepts(self, event: ConnectionEvent) -> bool:

@@ -16,16 +16,29 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from reactor.clock import Clock, SystemClock
 from reactor.poller import Poller, default_poller
 from reactor.waker import Lock, Waker
 
-__all__ = ["AddressInfo", "OperatingSystem", "System"]
+__all__ = ["AddressInfo", "OperatingSystem", "SocketAddress", "System", "look_up"]
 
-AddressInfo: TypeAlias = tuple[socket.AddressFamily, Any]
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+"""An address as the socket module gives it: a host and a port, with two more numbers for IPv6; the path
+of a Unix socket, which is empty for one without a name; or bytes, an abstract address of Linux."""
+
+T = TypeVar("T")
+
+AddressInfo: TypeAlias = tuple[socket.AddressFamily, SocketAddress]
 """A family, and an address as `connect` takes it."""
+
+
+def look_up(host: str, port: int, flags: int = 0) -> list[AddressInfo]:
+    """getaddrinfo(3) for streams, in its order. Raises OSError, or UnicodeError for what is no name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    # Other addresses than these come from a Python that was built without IPv6 alone.
+    return [(info[0], cast(SocketAddress, info[4])) for info in found]
 
 
 class System(Protocol):
@@ -60,14 +73,26 @@ class System(Protocol):
         """What the name stands for. May block. Raises OSError, or UnicodeError for what is no name."""
         ...
 
-    def lock(self) -> Lock: ...
-    def reentrant_lock(self) -> AbstractContextManager[object]: ...
-    def queue(self) -> deque[Any]:
+    def lock(self) -> Lock:
+        """As `threading.Lock()`."""
+        ...
+
+    def reentrant_lock(self) -> AbstractContextManager[object]:
+        """As `threading.RLock()`."""
+        ...
+
+    def queue(self) -> deque[T]:
         """An empty one, which threads use without a lock."""
         ...
 
-    def condition(self) -> threading.Condition: ...
-    def event(self) -> threading.Event: ...
+    def condition(self) -> threading.Condition:
+        """As `threading.Condition()`."""
+        ...
+
+    def event(self) -> threading.Event:
+        """As `threading.Event()`."""
+        ...
+
     def thread(
         self, target: Callable[[], object], *, name: str, daemon: bool = False
     ) -> threading.Thread:
@@ -86,51 +111,64 @@ class OperatingSystem:
 
     @property
     def clock(self) -> Clock:
+        """The system's monotonic and wall clocks."""
         return SystemClock()
 
     def open_poller(self) -> Poller:
+        """An epoll queue where there is one, else what the `selectors` module thinks best."""
         return default_poller()
 
     def open_waker(self) -> Waker:
+        """One over a pipe, or a socket pair on Windows."""
         return Waker()
 
     def open_socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A stream socket; it blocks, as new ones do. Raises OSError."""
         return socket.socket(family, socket.SOCK_STREAM)
 
     def open_spare(self) -> int | None:
+        """The null device, opened; None when the process can open no more."""
         try:
             return os.open(os.devnull, os.O_RDONLY)
         except OSError:
             return None
 
     def close_spare(self, fd: int) -> None:
+        """Close what `open_spare` has opened."""
         os.close(fd)
 
     def addresses(self, host: str, port: int) -> list[AddressInfo]:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(info[0], info[4]) for info in found]
+        """What getaddrinfo(3) says, in its order. May block. Raises OSError or UnicodeError."""
+        return look_up(host, port)
 
     def lock(self) -> Lock:
+        """As `threading.Lock()`, which it is."""
         return threading.Lock()
 
     def reentrant_lock(self) -> AbstractContextManager[object]:
+        """As `threading.RLock()`, which it is."""
         return threading.RLock()
 
-    def queue(self) -> deque[Any]:
+    def queue(self) -> deque[T]:
+        """A deque: its append and its popleft are one step each."""
         return deque()
 
     def condition(self) -> threading.Condition:
+        """As `threading.Condition()`, which it is."""
         return threading.Condition()
 
     def event(self) -> threading.Event:
+        """As `threading.Event()`, which it is."""
         return threading.Event()
 
     def thread(
         self, target: Callable[[], object], *, name: str, daemon: bool = False
     ) -> threading.Thread:
+        """A thread of the process's that is still to be started."""
         return threading.Thread(target=target, name=name, daemon=daemon)
 
     def uniform(self, low: float, high: float) -> float:
+        """As `random.uniform`: a random number between the two."""
         return random.uniform(low, high)
 
     def __repr__(self) -> str:

@@ -67,7 +67,8 @@ class _Slot(dict["Timeout", None]):
 class Timeout:
     """A callback that is to run once a moment has come, and the means to call it off.
 
-    Moves one way: active, then fired or cancelled. The loop's thread only.
+    Moves one way: active, then fired or cancelled. The loop's thread only. Raises TypeError for a callback
+    that cannot be called.
     """
 
     __slots__ = ("_callback", "_slot", "tick")
@@ -77,7 +78,8 @@ class Timeout:
             raise TypeError(f"a callback must be callable, not {callback!r}")
         self._callback: Callable[[], object] | None = callback
         self._slot: _Slot | None = None  # where it waits; None when it is in no wheel
-        self.tick: int  # set by the wheel
+        self.tick: int
+        """When it is due. Set by the wheel; missing before that."""
 
     @property
     def active(self) -> bool:
@@ -125,7 +127,7 @@ class TimingWheel:
     __slots__ = ("_count", "_due", "_occupied", "_slots", "now")
 
     def __init__(self, now: int = 0) -> None:
-        self.now = now
+        self.now: int = now
         self._count = 0
         self._occupied = [0] * LEVELS
         # Made when they are first needed, and kept.
@@ -142,6 +144,7 @@ class TimingWheel:
         """Have `timeout` handed out by the first `advance` to `tick` or later. O(1).
 
         A tick that has passed is due at once. Of two with the same tick, the first added is first.
+        Raises OverflowError for one that is thousands of years away.
         """
         now = self.now
         timeout.tick = tick

@@ -44,11 +44,11 @@ class TlsStream:
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        self.ended = False
+        self.ended: bool = False
         """Whether the peer's closing alert has come: it will send no more."""
-        self.closing = False
+        self.closing: bool = False
         """Whether our own closing alert is among the ciphertext: nothing can be sent any more."""
-        self.held = b""
+        self.held: bytes = b""
         """Plaintext that waits until the peer has done its part of a handshake in mid-stream."""
 
     @property

@@ -22,11 +22,20 @@ __all__ = ["Lock", "Pipe", "Waker"]
 
 
 class Lock(Protocol):
-    """What is asked of a lock; `threading.Lock` is one."""
+    """What is asked of a lock; `threading.Lock` is one. Any thread."""
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-    def release(self) -> None: ...
-    def locked(self) -> bool: ...
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it; whether it was got. `timeout` is in seconds, -1 for as long as it takes."""
+        ...
+
+    def release(self) -> None:
+        """Give it back. Raises RuntimeError when nobody has it."""
+        ...
+
+    def locked(self) -> bool:
+        """Whether somebody has it; a moment old."""
+        ...
+
     def __enter__(self) -> bool: ...
     def __exit__(
         self,
@@ -44,9 +53,17 @@ class Pipe(Protocol):
         """The end that turns readable."""
         ...
 
-    def send(self, data: bytes, /) -> object: ...
-    def receive(self, size: int, /) -> bytes: ...
-    def close(self) -> None: ...
+    def send(self, data: bytes, /) -> object:
+        """Put bytes in at the other end."""
+        ...
+
+    def receive(self, size: int, /) -> bytes:
+        """Take `size` bytes at the most."""
+        ...
+
+    def close(self) -> None:
+        """Give up both ends."""
+        ...
 
 
 class Waker:
@@ -66,7 +83,7 @@ class Waker:
     def __init__(self, pipe: Pipe | None = None, lock: Lock | None = None) -> None:
         self._armed: Lock = threading.Lock() if lock is None else lock
         self._armed.acquire()  # a new waker belongs to a loop that is awake
-        self.wakeups = 0
+        self.wakeups: int = 0
         """Bytes read so far: how often a sleep was ended. Written by the loop's thread."""
         self._send: Callable[[bytes], object]
         self._receive: Callable[[int], bytes]
@@ -139,3 +156,7 @@ class Waker:
         """Release the descriptors. `wake` does nothing from here on."""
         self._armed.acquire(blocking=False)  # never released again: nobody writes any more
         self._close()
+
+    def __repr__(self) -> str:
+        state = "closed" if not self._close.alive else f"fd={self._fd}"
+        return f"<Waker {state}, {self.wakeups} wake-ups>"

@@ -35,7 +35,7 @@ from reactor.loop import Reactor
 
 __all__ = ["Job", "WorkerPool"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 PATIENCE = 0.001
 """Seconds without progress after which a drain counts as blocked. Measured: less starts threads for
@@ -51,7 +51,8 @@ class Job(Protocol):
     """What a worker does."""
 
     def run(self, now: float) -> float:
-        """On a worker, which tells the monotonic time and is told when this ended. Must not raise."""
+        """On a worker, which tells the monotonic time, in seconds, and is told when this ended. Must not
+        raise."""
         ...
 
     def collect(self) -> None:
@@ -108,7 +109,8 @@ class WorkerPool:
 
     `worker_size` is the number of jobs that may run at once. Without `executor`, the pool makes a
     ThreadPoolExecutor of that size and shuts it down; one that is passed in stays its owner's, and
-    must run what it is given on threads of this process.
+    must run what it is given on threads of this process. Raises ValueError for a size below 1, TypeError
+    for an executor of processes.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class WorkerPool:
         # Written by whichever drain takes a job, read by the loop. A stale value costs a thread too
         # many or a millisecond.
         self._taken_at = 0.0
-        self.quiet_until = 0.0
+        self.quiet_until: float = 0.0
         """Monotonic seconds until which a result need not wake the loop: it will look by itself.
         Written by the loop, read by the drains. A stale value is an older one: it costs a wake-up."""
         self._watching = False  # the loop's thread: `_watch` is in the wheel

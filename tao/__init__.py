@@ -4,7 +4,14 @@ Define a message, register a function for it, start a server. Framing, ordering,
 timers and back-pressure are done here.
 """
 
-from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
+from reactor import (
+    CloseCause,
+    CloseReason,
+    ConnectionOptions,
+    ConnectionState,
+    SocketAddress,
+    Watermark,
+)
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
 from tao.client import ClientConn
@@ -12,6 +19,7 @@ from tao.codec import Codec, TypeLengthValueCodec
 from tao.conditions import Objection, Phase, Refusal
 from tao.connection_map import ConnectionMap
 from tao.context import Context
+from tao.context_key import ContextKey
 from tao.data_source import DataSource
 from tao.errors import (
     AdmissionError,
@@ -32,7 +40,8 @@ from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
 from tao.rate import Rate
 from tao.registry import MessageRegistry, default_registry, register
-from tao.server import Server, ServerConn, StopReport
+from tao.server import Server, ServerConn
+from tao.stop_report import StopReport
 from tao.tls import load_client_tls, load_server_tls
 
 __all__ = [
@@ -51,6 +60,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionState",
     "Context",
+    "ContextKey",
     "DataSource",
     "FrameTooLargeError",
     "Group",
@@ -70,6 +80,7 @@ __all__ = [
     "Refusal",
     "Server",
     "ServerConn",
+    "SocketAddress",
     "StopReport",
     "TaoError",
     "TypeLengthValueCodec",

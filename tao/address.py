@@ -7,12 +7,11 @@ TCP socket gets.
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 __all__ = ["check_address", "format_address", "set_no_delay"]
 
 
-def check_address(address: Any, *, first_port: int) -> None:
+def check_address(address: object, *, first_port: int) -> None:
     """Raises TypeError or ValueError unless it is `(host, port)` or the path of a Unix socket."""
     if isinstance(address, str):
         return
@@ -30,7 +29,7 @@ def check_address(address: Any, *, first_port: int) -> None:
         raise ValueError(f"a port is a number from {first_port} to 65535, not {address[1]}")
 
 
-def format_address(address: Any) -> str:
+def format_address(address: object) -> str:
     """`host:port`, `[host]:port`, a path, or "-" for none."""
     if isinstance(address, tuple):
         host, port = address[:2]

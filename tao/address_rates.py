@@ -34,7 +34,7 @@ class AddressRates:
     def __init__(self, rate: Rate, *, capacity: int = CAPACITY) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 bucket, not {capacity!r}")
-        self.rate = rate
+        self.rate: Rate = rate
         self._capacity = capacity
         self._idle: dict[str, TokenBucket] = {}  # the one that was used last is last
         self._held: dict[str, tuple[TokenBucket, int]] = {}  # with how many hold it

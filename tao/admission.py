@@ -46,14 +46,14 @@ class Admission:
         self._registry = registry
         self._frames = frames
         self._buckets: dict[int, TokenBucket] | None = None  # made by the first with a rate
-        self._front: Entry | None = (
+        self._front: Entry[object] | None = (
             None  # of the frame that begins the input, if it has been let in
         )
         self._refused = 0  # reported so far; written by whichever thread reports, one at a time
 
     def decide(
         self, number: int, size: int, now: float, *, authenticated: bool, waits: bool
-    ) -> Entry | None:
+    ) -> Entry[object] | None:
         """The entry of a whole frame, whose value has `size` bytes; None: not before its turn.
 
         `waits` says that something before it is still to be handled; `now` is in monotonic seconds.
@@ -70,7 +70,7 @@ class Admission:
 
     def decide_front(
         self, number: int, size: int, now: float, *, authenticated: bool, waits: bool
-    ) -> Entry | None:
+    ) -> Entry[object] | None:
         """The same of the frame that begins the input, and is still coming."""
         entry = self._front
         if entry is None or entry.number != number:
@@ -85,7 +85,7 @@ class Admission:
         return entry
 
     def _objection(
-        self, number: int, entry: Entry | None, size: int, now: float, authenticated: bool
+        self, number: int, entry: Entry[object] | None, size: int, now: float, authenticated: bool
     ) -> TaoError | None:
         """What the registry has against it."""
         if entry is None:
@@ -101,8 +101,8 @@ class Admission:
         return None
 
     def _enter(
-        self, number: int, entry: Entry | None, objection: TaoError | None, now: float
-    ) -> Entry:
+        self, number: int, entry: Entry[object] | None, objection: TaoError | None, now: float
+    ) -> Entry[object]:
         """Let it in, or raise. Refused or not, it is one more frame of its address."""
         if self._frames is not None and not self._frames.take(now):
             raise AdmissionError(number, Objection.ADDRESS_RATE, Refusal.CLOSE)
@@ -112,7 +112,7 @@ class Admission:
             self._bucket(entry).take(now)
         return entry
 
-    def _bucket(self, entry: Entry) -> TokenBucket:
+    def _bucket(self, entry: Entry[object]) -> TokenBucket:
         """For a number with a rate. There are no more of them than registrations."""
         assert entry.rate is not None
         if self._buckets is None:
@@ -142,6 +142,6 @@ def ends_stream(error: BaseException) -> bool:
     return isinstance(error, FrameTooLargeError)
 
 
-def _hangs_on_others(entry: Entry | None, authenticated: bool) -> bool:
+def _hangs_on_others(entry: Entry[object] | None, authenticated: bool) -> bool:
     """Whether a message before it, by authenticating the connection, would change what becomes of it."""
     return not authenticated and entry is not None and entry.phases != Phase.ANY

@@ -22,6 +22,8 @@ class Backoff:
     that has been open for `stable` seconds starts the count again: one that is accepted and dropped over
     and over does not.
 
+    Raises ValueError for numbers that make no sense.
+
     Source: gRPC, "Connection Backoff Protocol" (1 s, 1.6, 120 s, 0.2).
     """
 

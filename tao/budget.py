@@ -43,7 +43,7 @@ class MemoryBudget:
         self._sweeping: Timeout | None = None  # the loop's thread
         # Set by whichever thread finds the limit passed, cleared by the loop: to ask twice does no harm.
         self._asked = False
-        self.ledger = Ledger(
+        self.ledger: Ledger = Ledger(
             reactor, limit, max_connections, room=buffer_size, on_pressure=self._ask
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import overload
 
 from reactor import (
     CloseReason,
@@ -39,7 +39,7 @@ from tao.timers import ConnectionTimers
 
 __all__ = ["ClientConn"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 # One counter for all clients of a program: an id names one in a log. `next` on it is one step.
 _net_ids = itertools.count(1)
@@ -64,7 +64,8 @@ class ClientConn(Conn["ClientConn"]):
     - `executor`: where handlers run, if not on a thread of this client's own.
     - `reactor`: the loop to run on, if somebody else drives it.
 
-    Use it as `with ClientConn(...) as client:`, or call `start`, and `close` in the end.
+    Use it as `with ClientConn(...) as client:`, or call `start`, and `close` in the end. Raises ValueError
+    or TypeError for arguments that make no sense.
     """
 
     __slots__ = (
@@ -104,7 +105,7 @@ class ClientConn(Conn["ClientConn"]):
         registry: MessageRegistry = default_registry,
         codec: Codec | None = None,
         on_connect: Callable[[ClientConn], bool | None] | None = None,
-        on_message: Callable[[Any, ClientConn], object] | None = None,
+        on_message: Callable[[object, ClientConn], object] | None = None,
         on_close: Callable[[ClientConn, CloseReason], object] | None = None,
         on_error: Callable[[ClientConn, BaseException], object] | None = None,
         buffer_size: int = 256,
@@ -400,6 +401,10 @@ class ClientConn(Conn["ClientConn"]):
             ConnectionState.HANDSHAKING,
         )
 
+    @overload
+    def wait_closed(self, timeout: None = None) -> CloseReason: ...
+    @overload
+    def wait_closed(self, timeout: float) -> CloseReason | None: ...
     def wait_closed(self, timeout: float | None = None) -> CloseReason | None:
         """Wait until all is over, on_close included; None when `timeout` seconds were not enough.
 

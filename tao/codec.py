@@ -81,7 +81,8 @@ def check_number(number: int) -> int:
 class TypeLengthValueCodec:
     """The default: the type as an int32, the length as a uint32, both little-endian, then the value.
 
-    `max_length` is the largest value, in bytes, that is taken from the peer or sent to it.
+    `max_length` is the largest value, in bytes, that is taken from the peer or sent to it. Raises
+    ValueError for one that the length on the wire cannot say. Any thread.
     """
 
     __slots__ = ("_max_length",)

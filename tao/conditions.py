@@ -3,7 +3,7 @@
 Contents: Phase, Refusal, Objection.
 
 Owns the words in which a registration says who may send a message, and an error why it was refused. What
-is made of them is `tao.admission`'s.
+is made of them is `tao.admission`'s. Any thread.
 """
 
 from __future__ import annotations

@@ -7,17 +7,20 @@ called from any thread, and none of them waits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast, overload
 
-from reactor import ConnectionState, Pause
+from reactor import ConnectionState, Pause, SocketAddress
 from tao.address import format_address
 from tao.codec import Codec
+from tao.context_key import ContextKey, PlainKey
+from tao.interfaces import WriteCloser
 from tao.message import Message
 from tao.session import Session
 
 __all__ = ["Conn"]
 
-C = TypeVar("C", bound="Conn[Any]")
+C = TypeVar("C", bound=WriteCloser)
+T = TypeVar("T")
 
 
 class Conn(Generic[C]):
@@ -29,7 +32,7 @@ class Conn(Generic[C]):
 
     def __init__(self) -> None:
         # A single item is put in or got out in one step, whichever thread does it.
-        self._values: dict[object, Any] = {}
+        self._values: dict[object, object] = {}
 
     @property
     def net_id(self) -> int:
@@ -42,14 +45,18 @@ class Conn(Generic[C]):
         return format_address(self.remote_address)
 
     @property
-    def remote_address(self) -> Any:
-        """The peer's address as the socket module gives it; None before there is one."""
-        return self._session.remote_address
+    def remote_address(self) -> SocketAddress:
+        """The peer's address as the socket module gives it.
+
+        A client that has not been connected yet has none: then, and only then, it is None, which its
+        type passes over.
+        """
+        return cast(SocketAddress, self._session.remote_address)
 
     @property
-    def local_address(self) -> Any:
-        """This end's address as the socket module gives it; None before there is one."""
-        return self._session.local_address
+    def local_address(self) -> SocketAddress:
+        """This end's address as the socket module gives it; before there is one, as `remote_address`."""
+        return cast(SocketAddress, self._session.local_address)
 
     @property
     def state(self) -> ConnectionState:
@@ -95,7 +102,7 @@ class Conn(Generic[C]):
         self._session.abort()
 
     @property
-    def principal(self) -> Any:
+    def principal(self) -> object:
         """Whom `authenticate` was given, last; None as long as it has not been called."""
         return self._session.principal
 
@@ -118,12 +125,22 @@ class Conn(Generic[C]):
         """
         self._session.set_codec(codec)
 
-    def context_value(self, key: object) -> Any:
-        """What `set_context_value` has put under `key`; None if nothing has."""
+    @overload
+    def context_value(self, key: ContextKey[T]) -> T | None: ...
+    @overload
+    def context_value(self, key: object) -> object: ...
+    def context_value(self, key: object) -> object:
+        """What `set_context_value` has put under `key`; None if nothing has.
+
+        Under a ContextKey it is known of which type that is.
+        """
         return self._values.get(key)
 
-    def set_context_value(self, key: object, value: object) -> None:
-        """Keep something of the application's with the connection: who has logged in, say."""
+    def set_context_value(self, key: ContextKey[T] | PlainKey, value: T) -> None:
+        """Keep something of the application's with the connection: who has logged in, say.
+
+        Of a ContextKey's type, if `key` is one. Any other key may be anything hashable.
+        """
         self._values[key] = value
 
     def pause_reading(self) -> None:

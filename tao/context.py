@@ -7,16 +7,20 @@ the handler, but may be handed on to others.
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar, overload
 
+from tao.context_key import ContextKey, PlainKey
 from tao.interfaces import MessageServer
 
 __all__ = ["Context", "ContextSource"]
 
 M_co = TypeVar("M_co", covariant=True)
+T = TypeVar("T")
 
+_Values: TypeAlias = "tuple[object, object, _Values] | None"
+"""A key, what is kept under it, and the pairs before."""
 
-_DEADLINE = object()
+_DEADLINE = ContextKey[float]("deadline")
 """The key under which `with_timeout` keeps the monotonic time of the deadline."""
 
 
@@ -44,12 +48,12 @@ class Context(Generic[M_co]):
         self,
         message: M_co,
         session: ContextSource,
-        values: tuple[object, object, Any] | None = None,
+        values: _Values = None,
     ) -> None:
-        self.message = message
+        self.message: M_co = message
         """What the peer sent, decoded."""
         self._session = session
-        self._values = values  # (key, value, the pairs before); immutable, so it may be shared
+        self._values = values  # immutable, so it may be shared
 
     @property
     def net_id(self) -> int:
@@ -64,8 +68,15 @@ class Context(Generic[M_co]):
             raise LookupError("this message came to a client: there is no server here")
         return server
 
-    def value(self, key: object) -> Any:
-        """What `with_value` has put under `key`, here or further out; None if nothing has."""
+    @overload
+    def value(self, key: ContextKey[T]) -> T | None: ...
+    @overload
+    def value(self, key: object) -> object: ...
+    def value(self, key: object) -> object:
+        """What `with_value` has put under `key`, here or further out; None if nothing has.
+
+        Under a ContextKey it is known of which type that is.
+        """
         pairs = self._values
         while pairs is not None:
             if pairs[0] == key:
@@ -73,7 +84,7 @@ class Context(Generic[M_co]):
             pairs = pairs[2]
         return None
 
-    def with_value(self, key: object, value: object) -> Context[M_co]:
+    def with_value(self, key: ContextKey[T] | PlainKey, value: T) -> Context[M_co]:
         """A context for the same message in which `key` has `value`. This one does not change."""
         return Context(self.message, self._session, (key, value, self._values))
 

@@ -15,12 +15,12 @@ from tao.errors import TaoError
 
 __all__ = ["DataSource"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class DataSource(Generic[T]):
+class DataSource(Generic[T_co]):
     """One resource for each thread that asks: each worker has its own, and none waits for another's.
 
     `factory` makes one, on the thread that will use it. `close` ends one; None: there is nothing to
@@ -33,27 +33,30 @@ class DataSource(Generic[T]):
         db = DataSource(lambda: sqlite3.connect(path, check_same_thread=False), sqlite3.Connection.close)
 
     A thread that ends leaves its resource open until `close_all`; a server's workers live as long as
-    the server, those of an executor of your own perhaps not.
+    the server, those of an executor of your own perhaps not. Raises TypeError for what is no function.
     """
 
     __slots__ = ("_close", "_closed", "_factory", "_local", "_lock", "_resources")
 
     def __init__(
-        self, factory: Callable[[], T], close: Callable[[T], object] | None = None
+        self, factory: Callable[[], T_co], close: Callable[[T_co], object] | None = None
     ) -> None:
         if not callable(factory):
             raise TypeError(f"factory must be a function that makes a resource, not {factory!r}")
         if close is not None and not callable(close):
             raise TypeError(f"close must be a function of a resource, or None, not {close!r}")
         self._factory = factory
-        self._close = close
+        # It is given what the factory has made, and nothing else.
+        self._close = cast(Callable[[object], object] | None, close)
         self._local = threading.local()  # `resource`: this thread's, once it has one
         # Orders "made" against "all are closed", so that nothing is made and then forgotten.
         self._lock = threading.Lock()
-        self._resources: deque[T] = deque()  # added to under the lock; in the order of their making
+        self._resources: deque[object] = (
+            deque()
+        )  # added to under the lock; in the order of their making
         self._closed = False  # set under the lock, and only ever set
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """This thread's resource, which is made the first time. Any thread.
 
         Raises what the factory raises; the next call tries again. Raises TaoError after `close_all`.
@@ -61,7 +64,7 @@ class DataSource(Generic[T]):
         if self._closed:
             raise _closed_error()
         try:
-            return cast(T, self._local.resource)
+            return cast(T_co, self._local.resource)
         except AttributeError:
             pass  # outside of here, so that what the factory raises does not look like its consequence
         resource = self._factory()
@@ -71,7 +74,7 @@ class DataSource(Generic[T]):
         self._local.resource = resource
         return resource
 
-    def _keep(self, resource: T) -> bool:
+    def _keep(self, resource: object) -> bool:
         """Note it for `close_all`; False if that was called while it was made."""
         with self._lock:
             if not self._closed:
@@ -97,7 +100,7 @@ class DataSource(Generic[T]):
             self._close_one(resource)
         self._local = threading.local()  # lets go of what `close` has not made an end of
 
-    def _close_one(self, resource: T) -> None:
+    def _close_one(self, resource: object) -> None:
         if self._close is None:
             return
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from reactor import ConnectionState
 from tao.message import Message
@@ -53,7 +53,7 @@ class Group(Generic[M]):
     def __init__(
         self, name: str, deliver: Callable[[Iterable[M], Message, WhenFull], BroadcastReport]
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._deliver = deliver
         self._lock = threading.Lock()
         self._members: dict[int, M] = {}  # under the lock
@@ -80,9 +80,10 @@ class Group(Generic[M]):
         """Write a message to every member. See `Server.broadcast`."""
         return self._deliver(self.members(), message, when_full)
 
-    def __contains__(self, conn: Any) -> bool:
+    def __contains__(self, conn: object) -> bool:
+        net_id = getattr(conn, "net_id", None)
         with self._lock:
-            return self._members.get(conn.net_id) is conn
+            return net_id in self._members and self._members[net_id] is conn
 
     def __len__(self) -> int:
         return len(self._members)

@@ -19,7 +19,7 @@ from tao.message import HeartBeatMessage, Message
 
 __all__ = ["Heartbeat", "HeartbeatKeeper"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,8 @@ class Heartbeat:
     """Send a HeartBeatMessage when nothing has been sent for `interval` seconds; close a peer from
     which nothing has come for `timeout` seconds.
 
-    The peer's interval should be well below this timeout: a third of it, say.
+    The peer's interval should be well below this timeout: a third of it, say. Raises ValueError for
+    times that are not positive and finite.
     """
 
     interval: float = 10.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 __all__ = ["HEARTBEAT", "HeartBeatMessage", "Message"]
 
@@ -23,7 +23,12 @@ class Message(Protocol):
 
     @property
     def message_number(self) -> int:
-        """Which kind of message it is: an int32, the same at both ends. A class attribute will do."""
+        """Which kind of message it is: an int32, the same at both ends.
+
+        A class attribute will do: `message_number = 1`. Leave an annotation out: pyright takes a `ClassVar`
+        for something else than the property that stands here, and a dataclass anything but a `ClassVar`
+        for a field.
+        """
         ...
 
     def serialize(self) -> bytes:
@@ -34,14 +39,15 @@ class Message(Protocol):
 class HeartBeatMessage:
     """A sign of life, with the sender's Unix time in nanoseconds (an int64, little-endian).
 
-    The time is for people who read captures: nothing trusts the peer's clock.
+    The time is for people who read captures: nothing trusts the peer's clock. Any thread.
     """
 
     __slots__ = ("timestamp",)
-    message_number: ClassVar[int] = HEARTBEAT
+    message_number = HEARTBEAT
 
     def __init__(self, timestamp: int | None = None) -> None:
-        self.timestamp = time.time_ns() if timestamp is None else timestamp
+        self.timestamp: int = time.time_ns() if timestamp is None else timestamp
+        """Nanoseconds since 1970, by the sender's clock."""
 
     def serialize(self) -> bytes:
         """Eight bytes."""

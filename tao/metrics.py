@@ -40,6 +40,7 @@ class MetricsSnapshot:
     connections_total: int
     """Connections accepted and not refused at once."""
     connections_open: int
+    """Connections that there are now, those in a TLS handshake among them."""
     bytes_held: int
     """Read and not handled, or waiting to be sent, on all connections; see `Server(memory_limit=...)`."""
     connections_refused: int
@@ -53,7 +54,7 @@ class MetricsSnapshot:
     handled: int
     """Messages whose handler has returned or raised."""
     handler_seconds: float
-    """Time spent in handlers, all together, from samples; those inline with the decoding of their
+    """Seconds spent in handlers, all together, from samples; those inline with the decoding of their
     messages."""
     handler_histogram: tuple[int, ...]
     """Handlers by the time they took: one count for each of BUCKET_BOUNDS, one for what is above.
@@ -64,9 +65,11 @@ class MetricsSnapshot:
     loop_lag: float
     """Seconds that the loop took for its last pass: how long a descriptor had to wait for it."""
     timers: int
+    """Time-outs that are set: timers of the application's, and those of the connections themselves."""
     wakeups: int
     """How often another thread ended the loop's sleep."""
     passes: int
+    """How often the loop has come out of its sleep."""
     errors: Mapping[str, int]
     """Errors by the name of the exception: of decoders, handlers, and connections that failed."""
 
@@ -79,6 +82,7 @@ class MetricsSnapshot:
         """The upper bound, in seconds, of the bucket in which that share of handlers is reached.
 
         `share` is from 0 to 1. Infinite where it is beyond the last bound, 0.0 before any handler.
+        Raises ValueError for another share.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"a share is from 0 to 1, not {share!r}")
@@ -114,12 +118,15 @@ class Metrics:
     )
 
     def __init__(self) -> None:
-        self.connections_total = self.connections_refused = 0
+        self.connections_total: int = 0
+        self.connections_refused: int = 0
         # Of connections that are gone; those that are open count for themselves.
-        self.messages_in = self.bytes_in = self.bytes_out = 0
-        self.handled = 0
-        self.handler_seconds = 0.0
-        self.histogram = [0] * (len(BUCKET_BOUNDS) + 1)
+        self.messages_in: int = 0
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self.handled: int = 0
+        self.handler_seconds: float = 0.0
+        self.histogram: list[int] = [0] * (len(BUCKET_BOUNDS) + 1)
         self.errors: dict[str, int] = {}
 
     def observe(self, count: int, seconds: float, *, weight: int) -> None:

@@ -38,7 +38,7 @@ from tao.metrics import BUCKET_BOUNDS, MetricsSnapshot
 
 __all__ = ["Monitor", "monitor_on"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 MAX_REQUEST_SIZE = 16 * 1024
 """Bytes that one request may have, its headers included. A browser's has less than two thousand."""

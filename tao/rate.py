@@ -61,7 +61,7 @@ class TokenBucket:
     __slots__ = ("_at", "_tokens", "rate")
 
     def __init__(self, rate: Rate) -> None:
-        self.rate = rate
+        self.rate: Rate = rate
         # So many at that time; nothing happens to them between two calls. Not one number, the time at
         # which it is full: of a whole burst at one moment, rounding could deny the last.
         self._tokens = float(rate.at_once)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 from tao.codec import check_number
 from tao.conditions import Phase, Refusal
@@ -30,24 +30,43 @@ Handler: TypeAlias = Callable[[Context[M], WriteCloser], Message | None]
 """Takes the context of a message and the connection; what it returns is sent as the reply."""
 
 
-class MessageClass(Protocol[M_co]):
-    """A class that says its own number and reads its own bytes."""
+class Readable(Protocol[M_co]):
+    """An object whose class says its number and reads its bytes: `type[Readable[M]]` is that class."""
 
     @property
-    def message_number(self) -> int: ...
+    def message_number(self) -> int:
+        """Which kind of message it is; see `Message`."""
+        ...
 
-    def deserialize(self, data: bytes, /) -> M_co: ...
+    @classmethod
+    def deserialize(cls, data: bytes, /) -> M_co:
+        """The message whose value these bytes are."""
+        ...
+
+
+class MessageClass(Protocol[M_co]):
+    """The same of the class itself: what a type checker goes by where the number is a `ClassVar`."""
+
+    @property
+    def message_number(self) -> int:
+        """Which kind of message it is; see `Message`."""
+        ...
+
+    def deserialize(self, data: bytes, /) -> M_co:
+        """The message whose value these bytes are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Generic[M]):
     """What is known about a message number."""
 
     number: int
-    deserialize: Callable[[bytes], Any]
-    handler: Handler[Any] | None = None
+    deserialize: Callable[[bytes], M]
+    handler: Handler[M] | None = None
     inline: bool = False
     max_size: int | None = None
+    """Bytes in the largest value; None: what the codec allows."""
     phases: Phase = Phase.ANY
     rate: Rate | None = None
     refusal: Refusal = Refusal.CLOSE
@@ -68,15 +87,15 @@ class MessageRegistry:
     __slots__ = ("_entries", "_lock", "_open", "find", "find_open")
 
     def __init__(self) -> None:
-        heartbeat = Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True)
+        heartbeat = _forget(Entry(HEARTBEAT, HeartBeatMessage.deserialize, _ignore, inline=True))
         self._lock = threading.Lock()
         # Written under the lock. Those that are let in without a question once more, so that it costs
         # them nothing that others are guarded.
-        self._entries: dict[int, Entry] = {HEARTBEAT: heartbeat}
-        self._open: dict[int, Entry] = {HEARTBEAT: heartbeat}
-        self.find: Callable[[int], Entry | None] = self._entries.get
+        self._entries: dict[int, Entry[object]] = {HEARTBEAT: heartbeat}
+        self._open: dict[int, Entry[object]] = {HEARTBEAT: heartbeat}
+        self.find: Callable[[int], Entry[object] | None] = self._entries.get
         """The entry of a number, or None. Any thread."""
-        self.find_open: Callable[[int], Entry | None] = self._open.get
+        self.find_open: Callable[[int], Entry[object] | None] = self._open.get
         """The same, but None for one that `is_guarded`. Any thread."""
 
     def register(
@@ -115,7 +134,9 @@ class MessageRegistry:
         _check_conditions(phases, rate, refusal)
         if max_size is not None:
             deserialize = _bounded(number, deserialize, max_size)
-        entry = Entry(number, deserialize, handler, inline, max_size, phases, rate, refusal)
+        entry = _forget(
+            Entry(number, deserialize, handler, inline, max_size, phases, rate, refusal)
+        )
         with self._lock:
             # The heartbeat's own entry may be replaced, once: by who wants to see heartbeats.
             present = self._entries.get(number)
@@ -132,7 +153,7 @@ class MessageRegistry:
 
     def handler(
         self,
-        message_class: MessageClass[M],
+        message_class: type[Readable[M]] | MessageClass[M],
         *,
         inline: bool = False,
         max_size: int | None = None,
@@ -142,7 +163,7 @@ class MessageRegistry:
     ) -> Callable[[Handler[M]], Handler[M]]:
         """Register the decorated function for a class with `message_number` and `deserialize`.
 
-        The rest is as for `register`.
+        The rest is as for `register`. Raises TypeError for a class that lacks one of the two.
         """
         number = getattr(message_class, "message_number", None)
         deserialize = getattr(message_class, "deserialize", None)
@@ -187,6 +208,12 @@ def _ignore(_context: Context[HeartBeatMessage], _conn: WriteCloser) -> None:
     """A heartbeat has done its work by arriving."""
 
 
+def _forget(entry: Entry[M]) -> Entry[object]:
+    """The same entry, among those of other types. That what is read by its decoder is what its handler
+    takes was checked when it was made; whoever keeps the two together need not know what it is."""
+    return cast(Entry[object], entry)
+
+
 def _check_conditions(phases: Phase, rate: Rate | None, refusal: Refusal) -> None:
     if not isinstance(phases, Phase):
         raise TypeError(f"phases is a Phase, such as Phase.AFTER, not {phases!r}")
@@ -209,7 +236,7 @@ def _bounded(number: int, deserialize: Callable[[bytes], M], limit: int) -> Call
     return bounded
 
 
-default_registry = MessageRegistry()
+default_registry: MessageRegistry = MessageRegistry()
 """What servers and clients use that are not given another."""
 
 

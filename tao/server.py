@@ -1,6 +1,6 @@
 """The server.
 
-Contents: ServerConn, StopReport, Server.
+Contents: ServerConn, Server.
 
 Owns the acceptors, the connections and the worker pool of one service, and the order in which they
 end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
@@ -12,6 +12,7 @@ import contextvars
 import itertools
 import logging
 import math
+import os
 import signal
 import socket
 import ssl
@@ -20,11 +21,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from reactor import (
     Acceptor,
@@ -34,6 +34,7 @@ from reactor import (
     ConnectionState,
     OperatingSystem,
     Reactor,
+    SocketAddress,
     System,
     Timeout,
     TlsStream,
@@ -55,10 +56,11 @@ from tao.metrics import Metrics, MetricsSnapshot
 from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
+from tao.stop_report import StopReport
 
-__all__ = ["Address", "Server", "ServerConn", "StopReport"]
+__all__ = ["Address", "Server", "ServerConn"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already."""
@@ -76,19 +78,6 @@ class ServerConn(Conn["ServerConn"]):
     """A client's connection, at the server."""
 
     __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StopReport:
-    """How a stop went."""
-
-    drained: int
-    """Connections that ended in good order, with nothing lost."""
-    aborted: int
-    """Connections that were cut off at the end of the grace."""
-    finished: bool
-    """Whether all is over. False where `stop` could not wait: inside a handler, or on the loop's
-    thread; and where a handler has not returned by the end of the grace."""
 
 
 class Server:
@@ -132,7 +121,7 @@ class Server:
         registry: MessageRegistry = default_registry,
         codec: Codec | None = None,
         on_connect: Callable[[ServerConn], bool | None] | None = None,
-        on_message: Callable[[Any, ServerConn], object] | None = None,
+        on_message: Callable[[object, ServerConn], object] | None = None,
         on_close: Callable[[ServerConn, CloseReason], object] | None = None,
         on_error: Callable[[ServerConn, BaseException], object] | None = None,
         worker_size: int = 20,
@@ -146,7 +135,7 @@ class Server:
         when_full: Literal["refuse", "wait"] = "refuse",
         backlog: int = 1024,
         memory_limit: int | None = None,
-        data_source: DataSource[Any] | None = None,
+        data_source: DataSource[object] | None = None,
         tls: ssl.SSLContext | None = None,
         heartbeat: Heartbeat | None = None,
         executor: Executor | None = None,
@@ -233,9 +222,16 @@ class Server:
 
     # -- listening and serving -------------------------------------------------------------------
 
-    def listen(self, address: Address) -> Any:
+    @overload
+    def listen(self, address: tuple[str, int]) -> tuple[str, int]: ...
+    @overload
+    def listen(self, address: str) -> str: ...
+    @overload
+    def listen(self, address: socket.socket) -> SocketAddress: ...
+    def listen(self, address: Address) -> SocketAddress:
         """Listen on an address; returns it as the system gives it, with the port that was chosen.
 
+        For `(host, port)` that is again `(host, port)`, which a ClientConn takes; for a path, the path.
         Accepting begins as soon as the loop runs. May be called again, for more addresses, while the
         server runs too. Raises OSError when the address cannot be had, TaoError after `stop`.
         """
@@ -249,7 +245,7 @@ class Server:
             else listen(address, backlog=self._backlog, system=self._system)
         )
         sock.setblocking(False)
-        bound = sock.getsockname()
+        bound = cast(SocketAddress, sock.getsockname())
         try:
             reactor = self._ensure_reactor()
             self._run_on_loop(reactor, partial(self._add_acceptor, reactor, sock))
@@ -258,7 +254,10 @@ class Server:
                 sock.close()
             raise
         logger.info("listening on %s", format_address(bound))
-        return bound
+        if sock is address:
+            return bound
+        # What was asked for in two parts is told in two, and what was a text is one.
+        return bound[:2] if isinstance(bound, tuple) else os.fsdecode(bound)
 
     def _ensure_reactor(self) -> Reactor:
         if self._reactor is None:
@@ -357,12 +356,28 @@ class Server:
         while not self._stopped.is_set():
             reactor.run_once(0.1)
 
-    @contextmanager
-    def running(self, address: Address, *, grace: float = 5.0) -> Iterator[Any]:
-        """Listen on `address` and serve on a thread of its own while the block runs; then stop.
+    @overload
+    def running(
+        self, address: tuple[str, int], *, grace: float = 5.0
+    ) -> AbstractContextManager[tuple[str, int]]: ...
+    @overload
+    def running(self, address: str, *, grace: float = 5.0) -> AbstractContextManager[str]: ...
+    @overload
+    def running(
+        self, address: socket.socket, *, grace: float = 5.0
+    ) -> AbstractContextManager[SocketAddress]: ...
+    def running(
+        self, address: Address, *, grace: float = 5.0
+    ) -> AbstractContextManager[SocketAddress]:
+        """Listen on `address` and serve on a thread of its own while the block runs; then stop, as
+        `stop` does, with `grace` in seconds.
 
-        Gives the address that was bound.
+        Gives the address that was bound, as `listen` does.
         """
+        return self._run_beside(address, grace)
+
+    @contextmanager
+    def _run_beside(self, address: Address, grace: float) -> Iterator[SocketAddress]:
         bound = self.listen(address)
         thread = self._system.thread(self.serve_forever, name="tao-server")
         thread.start()
@@ -471,11 +486,11 @@ class Server:
 
     def _handle_accepted(
         self,
-        local: Any,
+        local: SocketAddress | None,
         on_gone: Callable[[Session[ServerConn], CloseReason], None],
         on_open: Callable[[Session[ServerConn]], None],
         sock: socket.socket,
-        address: Any,
+        address: SocketAddress,
     ) -> None:
         """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
         host = address[0] if isinstance(address, tuple) else ""
@@ -534,7 +549,9 @@ class Server:
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
-    def _refuse(self, sock: socket.socket, address: Any, what: str, limit: int | Rate) -> None:
+    def _refuse(
+        self, sock: socket.socket, address: SocketAddress, what: str, limit: int | Rate
+    ) -> None:
         self._metrics.connections_refused += 1
         sock.close()
         # A flood of connections is not to become one of lines.
@@ -562,7 +579,7 @@ class Server:
             self._drained += 1
         self._check_stopped()
 
-    def _make_room(self, address: Any) -> None:
+    def _make_room(self, address: SocketAddress | None) -> None:
         """A connection from there is gone."""
         if self._frame_rates is not None and isinstance(address, tuple) and address[0]:
             assert self._reactor is not None

@@ -35,6 +35,7 @@ from reactor import (
     Reactor,
     ReactorClosedError,
     ReceiveBuffer,
+    SocketAddress,
     TlsStream,
     WorkerPool,
     WriteResult,
@@ -62,7 +63,7 @@ from tao.timers import ConnectionTimers
 
 __all__ = ["FRAME_TIMEOUT", "Callbacks", "Session", "SessionOptions"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 FRAME_TIMEOUT = 60.0
 """Seconds for a frame unless it is set otherwise: for the largest, of 8 MiB, over a line of 1.2 Mbit/s."""
@@ -87,7 +88,7 @@ class Callbacks(Generic[C]):
     """The application's, for the connections of one server or client."""
 
     on_connect: Callable[[C], bool | None] | None = None
-    on_message: Callable[[Any, C], object] | None = None
+    on_message: Callable[[object, C], object] | None = None
     on_close: Callable[[C, CloseReason], object] | None = None
     on_error: Callable[[C, BaseException], object] | None = None
 
@@ -211,8 +212,8 @@ class Session(Generic[C]):
         on_gone: Callable[[Session[C], CloseReason], object],
         on_open: Callable[[Session[C]], object] | None = None,
         server: MessageServer | None = None,
-        remote_address: Any = None,
-        local_address: Any = None,
+        remote_address: SocketAddress | None = None,
+        local_address: SocketAddress | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         ledger: Ledger | None = None,
@@ -220,12 +221,12 @@ class Session(Generic[C]):
         context: contextvars.Context | None = None,
         frame_bucket: TokenBucket | None = None,
     ) -> None:
-        self.conn = conn
-        self.net_id = net_id
-        self.server = server
+        self.conn: C = conn
+        self.net_id: int = net_id
+        self.server: MessageServer | None = server
         # Written once, before it opens or then.
-        self.remote_address = remote_address
-        self.local_address = local_address
+        self.remote_address: SocketAddress | None = remote_address
+        self.local_address: SocketAddress | None = local_address
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self._pool = pool
@@ -236,7 +237,7 @@ class Session(Generic[C]):
         # worker at a time. A copy costs the same however many there are.
         self._context_source = contextvars.copy_context() if context is None else context
         self._context: contextvars.Context | None = None  # made on the first worker
-        self.messages_in = 0
+        self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
         self._options = options
         self._input_high = options.connection.input_high
@@ -244,15 +245,15 @@ class Session(Generic[C]):
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self._lock = reactor.system.lock()
-        self.timers = ConnectionTimers(reactor, self.enqueue, self._lock)
+        self.timers: ConnectionTimers = ConnectionTimers(reactor, self.enqueue, self._lock)
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
-        self.principal: Any = None
+        self.principal: object = None
         """Whom the application has authenticated. Written by any thread, in one step; never None again."""
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
-        self.codec = codec
+        self.codec: Codec = codec
         """What encodes and decodes from here on."""
         self._interrupted = False
         # The loop's thread.
@@ -289,10 +290,10 @@ class Session(Generic[C]):
         # Bytes in the connection's `own`, which is what the handlers in hand have written: on the thread
         # that runs them, and 0 when there are none.
         self._written = 0
-        self.handler_thread = 0
+        self.handler_thread: int = 0
         """The number of the thread that runs a handler of this connection, or 0. A thread only asks whether
         it is its own number, which no other thread writes."""
-        self.connection = Connection(
+        self.connection: Connection = Connection(
             reactor,
             self,
             options=options.connection,
@@ -655,7 +656,7 @@ class Session(Generic[C]):
         self._backlog = whole
         self._input.put(data, needed)
 
-    def _decide(self, number: int, size: int, waits: bool) -> Entry | None:
+    def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
         """See `Admission.decide`."""
         return self._admitting().decide(
             number, size, self._monotonic(), authenticated=self.principal is not None, waits=waits
@@ -1116,17 +1117,19 @@ def _held_by(items: list[Item]) -> int:
     return sum(item[5] - item[4] + MESSAGE_COST for item in items)
 
 
-def _find_nothing(_number: int) -> Entry | None:
+def _find_nothing(_number: int) -> Entry[object] | None:
     """For a session that lets nothing in without having looked at it."""
     return None
 
 
-def _handler_of(on_message: Callable[[Any, C], object] | None, conn: C) -> Handler[Any] | None:
+def _handler_of(
+    on_message: Callable[[object, C], object] | None, conn: C
+) -> Handler[object] | None:
     """on_message as the handler of what is registered without one."""
     if on_message is None:
         return None
 
-    def handle(context: Context[Any], _conn: WriteCloser) -> None:
+    def handle(context: Context[object], _conn: WriteCloser) -> None:
         on_message(context.message, conn)
 
     return handle

@@ -1,6 +1,7 @@
 """Servers and clients in a simulation, for tests of programs that use tao.
 
-Contents: Simulation, simulation (a fixture for pytest).
+Contents: ServerArguments and ClientArguments (what is passed on), Simulation, simulation (a fixture for
+pytest).
 
 Owns the servers and clients that it has made, and ends them. They are real ones, with their loops, workers
 and sockets; what they run on is `reactor.testing`'s: nothing listens on this machine, nothing waits for
@@ -10,15 +11,30 @@ what says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypedDict, Unpack
 
 import reactor.testing
+from reactor import CloseReason, ConnectionOptions
 from reactor.testing import Faults, SimulatedSocket, SimulationError
+from tao.backoff import Backoff
 from tao.client import ClientConn
-from tao.server import Server
+from tao.codec import Codec
+from tao.data_source import DataSource
+from tao.heartbeat import Heartbeat
+from tao.rate import Rate
+from tao.registry import MessageRegistry
+from tao.server import Server, ServerConn
 
-__all__ = ["Faults", "Simulation", "SimulationError", "simulation"]
+__all__ = [
+    "ClientArguments",
+    "Faults",
+    "ServerArguments",
+    "Simulation",
+    "SimulationError",
+    "simulation",
+]
 
 HOST = "10.0.0.1"
 """Where servers listen, unless told otherwise: an address in nobody's network."""
@@ -28,6 +44,53 @@ TIMEOUT = 60.0
 
 GRACE = 30.0
 """Seconds of the simulation's that a server which the test has not stopped is given for its end."""
+
+
+class ServerArguments(TypedDict, total=False):
+    """The arguments of `Server` that a simulation does not see to by itself."""
+
+    registry: MessageRegistry
+    codec: Codec | None
+    on_connect: Callable[[ServerConn], bool | None] | None
+    on_message: Callable[[object, ServerConn], object] | None
+    on_close: Callable[[ServerConn, CloseReason], object] | None
+    on_error: Callable[[ServerConn, BaseException], object] | None
+    buffer_size: int
+    max_connections: int
+    max_connections_per_address: int | None
+    connection_rate: Rate | None
+    frame_rate: Rate | None
+    frame_timeout: float | None
+    first_message_timeout: float | None
+    when_full: Literal["refuse", "wait"]
+    backlog: int
+    memory_limit: int | None
+    data_source: DataSource[object] | None
+    tls: ssl.SSLContext | None
+    heartbeat: Heartbeat | None
+    close_on_error: bool
+    options: ConnectionOptions | None
+
+
+class ClientArguments(TypedDict, total=False):
+    """The arguments of `ClientConn` that a simulation does not see to by itself."""
+
+    registry: MessageRegistry
+    codec: Codec | None
+    on_connect: Callable[[ClientConn], bool | None] | None
+    on_message: Callable[[object, ClientConn], object] | None
+    on_close: Callable[[ClientConn, CloseReason], object] | None
+    on_error: Callable[[ClientConn, BaseException], object] | None
+    buffer_size: int
+    close_on_error: bool
+    connect_timeout: float
+    frame_timeout: float | None
+    tls: ssl.SSLContext | None
+    server_hostname: str | None
+    reconnect: Backoff | None
+    offline_limit: int
+    heartbeat: Heartbeat | None
+    options: ConnectionOptions | None
 
 
 class Simulation(reactor.testing.Simulation):
@@ -44,13 +107,19 @@ class Simulation(reactor.testing.Simulation):
     servers stopped and all that is left open is an error. See `reactor.testing.Simulation`.
     """
 
-    def __init__(self, seed: int = 0, faults: Faults | None = None, **arguments: Any) -> None:
-        super().__init__(seed, faults, **arguments)
+    def __init__(
+        self, seed: int = 0, faults: Faults | None = None, *, interruptible: Iterable[str] = ()
+    ) -> None:
+        super().__init__(seed, faults, interruptible=interruptible)
         self._servers: list[tuple[Server, tuple[str, int]]] = []
         self._clients: list[ClientConn] = []
 
     def server(
-        self, address: tuple[str, int] = (HOST, 0), *, worker_size: int = 4, **arguments: Any
+        self,
+        address: tuple[str, int] = (HOST, 0),
+        *,
+        worker_size: int = 4,
+        **arguments: Unpack[ServerArguments],
     ) -> Server:
         """A server that listens. `arguments` are those of `Server`; loop and workers are seen to."""
         made = Server(
@@ -62,7 +131,9 @@ class Simulation(reactor.testing.Simulation):
         self._servers.append((made, made.listen(address)))
         return made
 
-    def client(self, server: Server | tuple[str, int], **arguments: Any) -> ClientConn:
+    def client(
+        self, server: Server | tuple[str, int], **arguments: Unpack[ClientArguments]
+    ) -> ClientConn:
         """A client that is connected, to a server of this simulation's or to an address.
 
         `arguments` are those of `ClientConn`; loop and worker are seen to. Raises ConnectionClosedError
@@ -105,11 +176,12 @@ class Simulation(reactor.testing.Simulation):
         super().close()
 
 
-def simulation(request: Any) -> Iterator[Simulation]:
+def simulation(request: object) -> Iterator[Simulation]:
     """A fixture, still to be made one: `simulation = pytest.fixture(tao.testing.simulation)`.
 
     Its parameter, if it is given some, is the seed: with `params=range(100)` each test is run with a
     hundred of them, and the name of one that fails has its seed.
     """
-    with Simulation(getattr(request, "param", 0)) as made:
+    seed = getattr(request, "param", 0)  # pytest's request has it if there are parameters
+    with Simulation(seed) as made:
         yield made

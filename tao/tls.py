@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 __all__ = ["load_client_tls", "load_server_tls"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 
 def load_server_tls(

@@ -40,6 +40,7 @@ from tao import (
     ConnectionMap,
     ConnectionOptions,
     Context,
+    ContextKey,
     DataSource,
     Heartbeat,
     HeartBeatMessage,
@@ -413,10 +414,11 @@ def test_row_13_data_of_ones_own() -> None:
 
     database = DataSource(open_database, closed.add)
     registry = MessageRegistry()
+    key = ContextKey[int]("count")
 
     def handle(_context: Context[bytes], conn: WriteCloser) -> Sample:
-        count = (conn.context_value("count") or 0) + 1
-        conn.set_context_value("count", count)
+        count = (conn.context_value(key) or 0) + 1
+        conn.set_context_value(key, count)
         assert database.get() == [threading.current_thread().name]
         return Sample(1, b"%d" % count)
 

@@ -17,7 +17,7 @@ class ManualClock:
     """
 
     def __init__(self, monotonic: float = 1000.0, unix: float = 1_700_000_000.0) -> None:
-        self.microseconds = round(monotonic * 1e6)
+        self.microseconds: int = round(monotonic * 1e6)
         """The monotonic time."""
         self._offset = round(unix * 1e6) - self.microseconds
 

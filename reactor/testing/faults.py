@@ -16,7 +16,8 @@ class Faults:
 
     `Faults()` is a network and a machine as a program may meet them any day: what is sent arrives in
     other pieces and late, and threads take turns at inconvenient moments. Nothing breaks. `Faults.none()`
-    does nothing of the kind; `Faults.harsh()` breaks things as well.
+    does nothing of the kind; `Faults.harsh()` breaks things as well. Raises ValueError for what is no
+    probability, no time or no size.
     """
 
     switch: float = 0.1
@@ -26,9 +27,11 @@ class Faults:
     slowness: float = 0.02
     """That time passes at such a change of thread, `longest_pause` at the most."""
     longest_pause: float = 0.002
+    """Seconds that may pass at a change of thread."""
     shortest_delay: float = 0.0
+    """Seconds that a segment takes from one end to the other at the least."""
     longest_delay: float = 0.005
-    """What a segment takes from one end to the other. Each connection's segments stay in order."""
+    """Seconds that it takes at the most. Each connection's segments stay in order."""
     slow_connections: float = 0.1
     """That a connection's delays are ten times as long."""
     partial_send: float = 0.2
@@ -54,6 +57,7 @@ class Faults:
     outage: float = 0.0
     """That a segment, and with it what comes behind it, takes `outage_length` more."""
     outage_length: float = 3.0
+    """Seconds that an outage lasts."""
 
     def __post_init__(self) -> None:
         sizes = ("longest_pause", "shortest_delay", "longest_delay", "buffer_size", "outage_length")

@@ -190,9 +190,9 @@ class SimulatedSocket(socket.socket):
         self._fin_arrived = False
         self._fin_sent = False
         self._waiters = Waiters(network.scheduler)
-        self.taken = bytearray()
+        self.taken: bytearray = bytearray()
         """All that `send` has ever taken."""
-        self.given = bytearray()
+        self.given: bytearray = bytearray()
         """All that has ever been received from it."""
 
     def open(self) -> None:

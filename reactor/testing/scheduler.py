@@ -82,16 +82,18 @@ class Task:
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.gate = threading.Lock()  # released by who hands the baton to this thread
+        self.name: str = name
+        self.gate: threading.Lock = (
+            threading.Lock()
+        )  # released by who hands the baton to this thread
         self.gate.acquire()
-        self.ready = False  # it could run, and does not
-        self.waits_for = ""  # what, in words, if it waits
-        self.woken = False
-        self.ended = False
-        self.killed = False
+        self.ready: bool = False  # it could run, and does not
+        self.waits_for: str = ""  # what, in words, if it waits
+        self.woken: bool = False
+        self.ended: bool = False
+        self.killed: bool = False
         self.joining: list[Task] = []
-        self.seen = -1  # the moment in which it last found everything quiet
+        self.seen: int = -1  # the moment in which it last found everything quiet
 
     def __repr__(self) -> str:
         if self.ended:
@@ -123,7 +125,7 @@ class Scheduler:
         self, seed: int, clock: ManualClock, faults: Faults, interruptible: Iterable[str] = ()
     ) -> None:
         self.seed = seed
-        self.random = random.Random(seed)
+        self.random: random.Random = random.Random(seed)
         """The dice. Whoever has the baton may throw them; each throw is part of the run."""
         self.clock = clock
         self.faults = faults
@@ -131,9 +133,9 @@ class Scheduler:
         """What has happened so far."""
         self.failure: BaseException | None = None
         """What the first thread is told instead of going on."""
-        self.broken = False
+        self.broken: bool = False
         """Whether it has been told so."""
-        self.main = Task("main")
+        self.main: Task = Task("main")
         self._current = self.main
         self._all = [self.main]
         self._tasks = {threading.get_ident(): self.main}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from reactor.clock import Clock
 from reactor.loop import Reactor
@@ -81,10 +81,13 @@ class Simulation:
         self, seed: int = 0, faults: Faults | None = None, *, interruptible: Iterable[str] = ()
     ) -> None:
         self.seed = seed
-        self.faults = Faults() if faults is None else faults
+        self.faults: Faults = Faults() if faults is None else faults
+        """What is done to those who run in it."""
         self._clock = _Clock()
-        self.scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
-        self.network = Network(self.scheduler)
+        self.scheduler: Scheduler = Scheduler(seed, self._clock, self.faults, interruptible)
+        """Whose turn it is, and what has happened."""
+        self.network: Network = Network(self.scheduler)
+        """What connects the sockets: names, hosts that do not answer, descriptors."""
         self._clock.point = self.scheduler.point
         self._threads: list[SimulatedThread] = []
         self._loops: list[tuple[Reactor, SimulatedPoller, threading.Thread]] = []
@@ -135,7 +138,7 @@ class Simulation:
         """As `threading.RLock()`."""
         return SimulatedReentrantLock(self.scheduler)
 
-    def queue(self) -> deque[Any]:
+    def queue(self) -> deque[T]:
         """As `collections.deque()`."""
         return SimulatedQueue(self.scheduler)
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import (
     ClientConn,
@@ -54,7 +53,7 @@ class ChatMessage:
     """A message is any class with a number and a `serialize`; reading it back is `deserialize`."""
 
     text: str
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """The value, without the header: that is the codec's."""

@@ -11,7 +11,6 @@ import queue
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import ClientConn, Context, MessageRegistry, Server, WriteCloser
 from tao.examples import _common
@@ -29,7 +28,7 @@ class EchoMessage:
     """Bytes that mean nothing to the server."""
 
     data: bytes
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """The value is the bytes themselves."""

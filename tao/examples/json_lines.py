@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from tao import (
     Context,
@@ -87,7 +87,7 @@ class _Line:
     """What the LineCodec is to encode."""
 
     text: bytes
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """The text; the newline is the codec's."""
@@ -114,7 +114,7 @@ class Name:
     """Somebody introduces himself."""
 
     name: str
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     @classmethod
     def deserialize(cls, data: bytes) -> Name:
@@ -130,7 +130,7 @@ class Numbers:
     """To be added up."""
 
     numbers: list[int]
-    message_number: ClassVar[int] = 3
+    message_number = 3
 
     @classmethod
     def deserialize(cls, data: bytes) -> Numbers:
@@ -146,7 +146,7 @@ class Greeting:
     """The answer to a Name."""
 
     text: str
-    message_number: ClassVar[int] = 2
+    message_number = 2
 
     def serialize(self) -> bytes:
         """Without the type, which the codec puts in."""
@@ -158,7 +158,7 @@ class Total:
     """The answer to Numbers."""
 
     total: int
-    message_number: ClassVar[int] = 4
+    message_number = 4
 
     def serialize(self) -> bytes:
         """Without the type, which the codec puts in."""
@@ -170,7 +170,7 @@ class Problem:
     """The answer to what was not understood."""
 
     problem: str
-    message_number: ClassVar[int] = 5
+    message_number = 5
 
     def serialize(self) -> bytes:
         """Without the type, which the codec puts in."""

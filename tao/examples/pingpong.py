@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import ClientConn, CloseCause, Context, MessageRegistry, Server, WriteCloser
 from tao.examples import _common
@@ -33,7 +32,7 @@ class Ping:
     """From the client."""
 
     round: int
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """Eight bytes."""
@@ -50,7 +49,7 @@ class Pong:
     """From the server."""
 
     round: int
-    message_number: ClassVar[int] = 2
+    message_number = 2
 
     def serialize(self) -> bytes:
         """Eight bytes."""
@@ -106,7 +105,7 @@ def play(address: tuple[str, int], rounds: int) -> int:
         sent_at = time.perf_counter()
         client.write(Ping(1))
         reason = client.wait_closed()
-    if reason is None or reason.cause is not CloseCause.CLOSED:
+    if reason.cause is not CloseCause.CLOSED:
         say(f"The connection is over: {reason}.")
         return 1
     return 0

@@ -1,6 +1,5 @@
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import (
     ConnectionClosedError,
@@ -15,7 +14,7 @@ from tao import (
 @dataclass(frozen=True)
 class Chat:
     text: str
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         return self.text.encode()
@@ -25,8 +24,8 @@ class Chat:
         return cls(data.decode())
 
 
-registry = MessageRegistry()
-server = Server(registry=registry)
+registry: MessageRegistry = MessageRegistry()
+server: Server = Server(registry=registry)
 
 
 @registry.handler(Chat)
@@ -39,8 +38,12 @@ def on_chat(ctx: Context[Chat], conn: WriteCloser) -> None:
                 pass  # it is leaving, or has stopped reading
 
 
-if __name__ == "__main__":
+def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 12345
     host, port = server.listen(("127.0.0.1", port))
     print(f"listening on {host}:{port}", flush=True)
     server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

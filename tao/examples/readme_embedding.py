@@ -5,7 +5,7 @@ from reactor import Reactor
 from tao import MessageRegistry, Server
 from tao.examples.echo import EchoMessage
 
-registry = MessageRegistry()
+registry: MessageRegistry = MessageRegistry()
 registry.register(1, EchoMessage.deserialize, lambda ctx, conn: ctx.message, inline=True)
 
 

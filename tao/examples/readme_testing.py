@@ -16,8 +16,12 @@ def test_replies_come_in_order(simulation: Simulation) -> None:
     assert heard == [b"one", b"two", b"three"]
 
 
-if __name__ == "__main__":
+def main() -> None:
     for seed in range(100):
         with Simulation(seed) as simulation:
             test_replies_come_in_order(simulation)
     print("a hundred seeds have passed")
+
+
+if __name__ == "__main__":
+    main()

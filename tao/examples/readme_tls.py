@@ -3,8 +3,8 @@ import sys
 import tao
 from tao.examples.echo import EchoMessage
 
-registry = tao.MessageRegistry()
-heartbeat = tao.Heartbeat(interval=10.0, timeout=30.0)
+registry: tao.MessageRegistry = tao.MessageRegistry()
+heartbeat: tao.Heartbeat = tao.Heartbeat(interval=10.0, timeout=30.0)
 
 
 def serve(port: int, certificate_file: str, key_file: str) -> None:
@@ -32,8 +32,7 @@ def talk(port: int, ca_file: str) -> None:
 
 
 if __name__ == "__main__":
-    command, port, *files = sys.argv[1:]
-    if command == "serve":
-        serve(int(port), *files)
+    if sys.argv[1] == "serve":
+        serve(int(sys.argv[2]), *sys.argv[3:])
     else:
-        talk(int(port), *files)
+        talk(int(sys.argv[2]), *sys.argv[3:])

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tao import (
     ClientConn,
@@ -42,7 +41,7 @@ class TimeMessage:
     """A moment, as `time.time()` gives it."""
 
     seconds: float
-    message_number: ClassVar[int] = 1
+    message_number = 1
 
     def serialize(self) -> bytes:
         """Eight bytes."""
@@ -104,10 +103,10 @@ def listen(address: tuple[str, int], times: int | None) -> int:
 
     with ClientConn(address, registry=registry) as client:
         reason = client.wait_closed()
-    if reason is not None and reason.cause is CloseCause.CLOSED:
+    if reason.cause is CloseCause.CLOSED:
         return 0
     say(f"The connection is over: {reason}.")
-    return 0 if reason is None or reason.clean else 1
+    return 0 if reason.clean else 1
 
 
 def run_demo(_options: argparse.Namespace) -> int:

@@ -202,7 +202,9 @@ class Services:
     def __enter__(self) -> Services:
         run = self._stack.enter_context
         # The system takes little for a peer that does not read: the rest waits with the connection.
-        self.plain_address: tuple[str, int] = run(self.plain.running(narrow_listener()))
+        listener = narrow_listener()
+        self.plain_address: tuple[str, int] = listener.getsockname()
+        run(self.plain.running(listener))
         self.secure_address: tuple[str, int] = run(self.secure.running(LOCAL))
         self.lines_address: tuple[str, int] = run(self.lines.running(LOCAL))
         return self

@@ -176,6 +176,7 @@ class Watched:
 def login(context: Context[bytes], conn: WriteCloser) -> Sample:
     """Anybody may."""
     conn.authenticate(context.message.decode())
+    assert isinstance(conn.principal, str)
     return Sample(LOGIN, conn.principal.encode())
 
 

@@ -26,6 +26,7 @@ from tao import (
     ConnectionClosedError,
     ConnectionState,
     Context,
+    ContextKey,
     MessageRegistry,
     Server,
     WouldBlockError,
@@ -1055,6 +1056,9 @@ class Counter:
         self.conn.run_after(0.05, lambda now, conn: self.send())
 
 
+COUNTER = ContextKey[Counter]("counter")
+
+
 def all_have_counted_on(counters: list[Counter], before: list[int]) -> bool:
     return all(
         counter.acknowledged > count for counter, count in zip(counters, before, strict=True)
@@ -1084,7 +1088,9 @@ def test_a_hundred_clients_find_their_server_again_and_again(
 
     def on_connect(conn: ClientConn) -> None:
         connected.add(time.monotonic())
-        conn.context_value("counter").send()
+        counter = conn.context_value(COUNTER)
+        assert counter is not None
+        counter.send()
 
     def on_error(_conn: ClientConn, error: BaseException) -> None:
         if not isinstance(error, OSError):
@@ -1111,7 +1117,7 @@ def test_a_hundred_clients_find_their_server_again_and_again(
                 with Server(registry=registry).running(listen_again(address)):
                     if wave == 1:
                         for counter in counters:
-                            counter.conn.set_context_value("counter", counter)
+                            counter.conn.set_context_value(COUNTER, counter)
                             counter.conn.start()
                     connected.wait(wave * COUNTERS)
                     before = [counter.acknowledged for counter in counters]

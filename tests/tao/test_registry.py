@@ -74,7 +74,9 @@ def test_the_decorator_takes_number_and_decoder_from_the_class() -> None:
     entry = registry.find(7)
     assert entry is not None
     assert (entry.handler, entry.inline, entry.max_size) == (on_chat, False, 3)
-    assert entry.deserialize(b"hi").text == "hi"
+    message = entry.deserialize(b"hi")
+    assert isinstance(message, Chat)
+    assert message.text == "hi"
 
 
 def test_the_decorator_refuses_a_class_without_a_number() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -116,7 +117,7 @@ def lengths_seen(seed: int) -> list[int]:
     """By two threads that each put something into one queue, and look how much is in it then."""
     seen: list[int] = []
     with Simulation(seed, Faults(switch=0.5)) as simulation:
-        queue = simulation.queue()
+        queue: deque[str] = simulation.queue()
 
         def put() -> None:
             queue.append("something")
