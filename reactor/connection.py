@@ -479,7 +479,8 @@ class Connection:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
-        self.send_all(frames)
+            waits = self._line_up(frames)
+        self._send_lined_up(frames, waits)
 
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
@@ -490,15 +491,29 @@ class Connection:
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
+            if self._channel is None:
+                return sum(map(len, frames))
+            waits = self._line_up(frames)
         finally:
             lock.release()
-        if self._channel is None:
-            return sum(map(len, frames))
-        if len(frames) == 1:
-            self.send(frames[0])
-        else:
-            self.send_all(frames)
+        self._send_lined_up(frames, waits)
         return 0
+
+    def _line_up(self, frames: list[bytes]) -> bool:
+        """Put frames from `own` behind what waits, if anything does; whether it does. Under the lock under
+        which they were taken: what another thread writes from then on must not come before them."""
+        if not frames or not (self._outbox or self._queue.size):
+            return False
+        self._outbox += frames
+        self.outbox_size += sum(map(len, frames))
+        return True
+
+    def _send_lined_up(self, frames: list[bytes], waits: bool) -> None:
+        """What `_line_up` has said of them. The loop's thread."""
+        if waits:
+            self.flush()
+        elif frames:
+            self.send(frames[0] if len(frames) == 1 else b"".join(frames), True)
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
@@ -510,15 +525,20 @@ class Connection:
                 self.outbox_size += sum(map(len, frames))
             self.flush()
 
-    def send(self, data: bytes) -> None:
-        """Send it now, behind what is queued. The loop's thread.
+    def send(self, data: bytes, first: bool = False) -> None:
+        """Send it now, behind what is queued; or, if it is `first`, before what has come into the outbox
+        since that was empty. The loop's thread.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits.
         """
-        if self.outbox_size or self._queue.size or self._machine.state not in _SENDING:
+        if (
+            (self.outbox_size and not first)
+            or self._queue.size
+            or self._machine.state not in _SENDING
+        ):
             with self._lock:
-                self._outbox.append(data)
+                self._outbox.insert(0 if first else len(self._outbox), data)
                 self.outbox_size += len(data)
             self.flush()
             return
