@@ -285,13 +285,15 @@ class Connection:
         size = len(data)
         lock, ledger = self._lock, self._ledger
         limit = self._options.output_limit
+        own = 0
         lock.acquire()  # as in `end`
         try:
             if self._machine.state is not _OPEN:
                 return WriteResult.CLOSED
             if len(self.own) > self._own_taken:
                 # What a handler has written before this, wherever it runs, goes out before it.
-                self._own_to_outbox()
+                own = self._own_to_outbox()
+                self._charged += own
             pending = self.outbox_size + self._in_flight + self._queue.size + size
             if drop_oldest and pending > limit:
                 pending -= self._drop_oldest(pending - limit)
@@ -308,6 +310,8 @@ class Connection:
                 posted = True
         finally:
             lock.release()
+        if own:
+            ledger.post(own)
         if post:
             if pending <= limit:
                 ledger.post(size)
@@ -318,14 +322,15 @@ class Connection:
             return WriteResult.FULL
         return _ACCEPTED if pending <= self.output_high else WriteResult.ABOVE_HIGH
 
-    def _own_to_outbox(self) -> None:
-        """Under the lock."""
+    def _own_to_outbox(self) -> int:
+        """How many bytes that is. Under the lock."""
         frames = self.own[self._own_taken :]
         size = sum(map(len, frames))
         self._own_taken += len(frames)
         self.own_size += size
         self._outbox += frames
         self.outbox_size += size
+        return size
 
     def _drop_oldest(self, size: int) -> int:
         """Make room for `size` bytes; how many it became, 0 if there is not so much. Under the lock."""
@@ -521,7 +526,8 @@ class Connection:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
-        self.send_all(frames)
+            behind = self._line_up(frames)
+        self._send_own(frames, behind)
 
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
@@ -532,15 +538,34 @@ class Connection:
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
+            behind = self.outbox_size > 0 and self._line_up(frames)
         finally:
             lock.release()
         if self._channel is None:
             return sum(map(len, frames))
-        if len(frames) == 1:
-            self.send(frames[0])
-        else:
-            self.send_all(frames)
+        self._send_own(frames, behind)
         return 0
+
+    def _line_up(self, frames: list[bytes]) -> bool:
+        """Behind what is in the outbox, if anything is; whether it is. Under the lock: once it is released,
+        other threads' frames may come, and those come behind."""
+        if not self._outbox:
+            return False
+        self._outbox += frames
+        self.outbox_size += sum(map(len, frames))
+        return True
+
+    def _send_own(self, frames: list[bytes], behind: bool) -> None:
+        """What was taken from `own` when nothing was in the outbox, or is in there by now."""
+        if behind:
+            self.flush()
+        elif self._queue.size or self._machine.state not in _SENDING:
+            with self._lock:
+                self._outbox[:0] = frames
+                self.outbox_size += sum(map(len, frames))
+            self.flush()
+        elif frames:
+            self.send(frames[0] if len(frames) == 1 else b"".join(frames), ahead=True)
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
@@ -552,14 +577,18 @@ class Connection:
                 self.outbox_size += sum(map(len, frames))
             self.flush()
 
-    def send(self, data: bytes) -> None:
-        """Send it now, behind what is queued. The loop's thread.
+    def send(self, data: bytes, *, ahead: bool = False) -> None:
+        """Send it now, behind what is queued; or `ahead` of the outbox. The loop's thread.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits. The one that does not look at which thread
         it is on: it is called for every reply, and that would be 1 in 100 of an echo.
         """
-        if self.outbox_size or self._queue.size or self._machine.state not in _SENDING:
+        if (
+            (self.outbox_size and not ahead)
+            or self._queue.size
+            or self._machine.state not in _SENDING
+        ):
             with self._lock:
                 self._outbox.append(data)
                 self.outbox_size += len(data)

@@ -190,7 +190,9 @@ DROPPED_WRITES = (
         "if False",
     ),
     _defect("a reply overtakes the queue", _CONNECTION + "send", "or self._queue.size", ""),
-    _defect("a reply overtakes the outbox", _CONNECTION + "send", "self.outbox_size or", ""),
+    _defect(
+        "a reply overtakes the outbox", _CONNECTION + "send", "self.outbox_size and", "False and"
+    ),
     _defect(
         "a broadcast overtakes the outbox", _CONNECTION + "send_at_once", "or self.outbox_size", ""
     ),
@@ -519,6 +521,12 @@ OTHERS = (
         "if False:",
     ),
     _defect(
+        "a handler's own frames are overtaken while they are taken",
+        _CONNECTION + "_send_own",
+        "ahead=True",
+        "ahead=False",
+    ),
+    _defect(
         "a handler's own frames are sent again at its end",
         _CONNECTION + "end",
         "frames = frames[self._own_taken :]",
@@ -527,8 +535,8 @@ OTHERS = (
     _defect(
         "a handler's own frames are lost when it is collected",
         _CONNECTION + "collect",
-        "self.send_all(frames)",
-        "self.send_all(frames[:-1])",
+        "self._send_own(frames, behind)",
+        "self._send_own(frames[:-1], behind)",
     ),
     _defect(
         "the outbox's count forgets a handler's frames",
