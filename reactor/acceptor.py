@@ -90,6 +90,10 @@ def listen(
             hint = (
                 "; stop the program that uses it, or choose another port (0 lets the system choose)"
             )
+        elif error.errno == errno.EACCES and not isinstance(address, str):
+            hint = "; ports below 1024 are for privileged programs: choose another port"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            hint = "; use an address of this machine, or an empty host for all of them"
         raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}{hint}") from error
     return sock
 

@@ -81,7 +81,9 @@ class SendQueue:
     def advance(self, size: int) -> None:
         """Forget the first `size` bytes: they have been sent. Raises ValueError for more than there are."""
         if not 0 <= size <= self.size:
-            raise ValueError(f"{size} bytes cannot have been sent of {self.size}")
+            raise ValueError(
+                f"{size} bytes cannot have been sent of {self.size}; pass what the send has returned"
+            )
         self.size -= size
         buffers = self._buffers
         while size and buffers:

@@ -116,7 +116,7 @@ class ConnectionOptions:
             )
         for name in ("drain_timeout", "linger_timeout", "handshake_timeout"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be a number of seconds, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be at least 0 seconds, not {getattr(self, name)!r}")
 
 
 class ConnectionHandler(Protocol):

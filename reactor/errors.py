@@ -43,6 +43,8 @@ class IllegalTransitionError(ReactorError):
     """An event arrived that the connection's state does not have. The state has not changed."""
 
     def __init__(self, state: object, event: object) -> None:
-        super().__init__(f"a connection in {state} has no event {event}")
+        super().__init__(
+            f"a connection in {state} has no event {event}; see `reactor.TRANSITIONS` for those that it has"
+        )
         self.state = state
         self.event = event

@@ -216,7 +216,10 @@ class Reactor:
     def _enter(self) -> None:
         self._check()
         if self._running:
-            raise ReentrancyError("this reactor runs already; its callbacks must not run it again")
+            raise ReentrancyError(
+                "this reactor runs already, and its callbacks must not run it again; return, and have "
+                "call_soon or call_later call what comes after"
+            )
         self._running = True
         self.thread = threading.get_ident()
 
@@ -237,7 +240,9 @@ class Reactor:
         if self._closed:
             return
         if self._running and not self.forked:
-            raise ReentrancyError("stop the reactor before closing it: it is running")
+            raise ReentrancyError(
+                "this reactor runs; call stop(), and close it when run() has returned"
+            )
         self._closed = True
         self._poller.close()
         self._waker.close()
@@ -483,7 +488,9 @@ class Reactor:
         _check_events(events)
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         if fd < 0:
-            raise ValueError(f"{fileobj!r} is closed, or no descriptor at all ({fd})")
+            raise ValueError(
+                f"{fileobj!r} is closed, or no descriptor at all ({fd}); register it while it is open"
+            )
         if fd in self._channels:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
         channel = Channel(fd, events, callback, self.passes if self._running else -1)
@@ -528,7 +535,7 @@ class Reactor:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         channel = self._channels.get(fd)
         if channel is None or (isinstance(fileobj, Channel) and fileobj is not channel):
-            raise KeyError(f"{fileobj!r} is not registered")
+            raise KeyError(f"{fileobj!r} is not registered; register it first, and once")
         return channel
 
     def receive_buffer(self, size: int) -> memoryview:
@@ -581,7 +588,7 @@ class Reactor:
     def _check_process(self) -> None:
         if self.forked:
             raise self.fork_error()
-        raise ReactorClosedError("this reactor has been closed")
+        raise ReactorClosedError("this reactor has been closed; make a new one")
 
     def fork_error(self) -> ForkError:
         """What to raise for a use of something of this reactor's, when it is `forked`."""

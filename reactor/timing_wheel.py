@@ -75,7 +75,10 @@ class Timeout:
 
     def __init__(self, callback: Callable[[], object]) -> None:
         if not callable(callback):
-            raise TypeError(f"a callback must be callable, not {callback!r}")
+            raise TypeError(
+                f"a callback must be callable, not {callback!r}: pass the function itself, without "
+                f"parentheses, and its arguments behind it"
+            )
         self._callback: Callable[[], object] | None = callback
         self._slot: _Slot | None = None  # where it waits; None when it is in no wheel
         self.tick: int

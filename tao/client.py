@@ -124,7 +124,9 @@ class ClientConn(Conn["ClientConn"]):
         super().__init__()
         check_address(address, first_port=1)
         if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout must be positive seconds, not {connect_timeout!r}")
+            raise ValueError(
+                f"connect_timeout must be a positive number of seconds, not {connect_timeout!r}"
+            )
         if offline_limit < 0:
             raise ValueError(f"offline_limit is a number of bytes, not {offline_limit!r}")
         self._address = address
@@ -310,12 +312,14 @@ class ClientConn(Conn["ClientConn"]):
                 except ConnectionClosedError:
                     pass  # it has been lost this very moment
             if self._closing or self._over:
-                raise ConnectionClosedError(f"{self} has been closed: nothing was queued")
+                raise ConnectionClosedError(
+                    f"{self} has been closed: nothing was queued; make a new client to connect again"
+                )
             frame = self._codec.encode(message)
             if self._offline_size + len(frame) > self._offline_limit:
                 raise WouldBlockError(
                     f"{self._offline_size} bytes wait for {self} to be connected, and the limit is "
-                    f"{self._offline_limit}: nothing was queued"
+                    f"{self._offline_limit}: nothing was queued; wait, or raise offline_limit"
                 )
             self._offline.append(frame)
             self._offline_size += len(frame)
@@ -388,7 +392,8 @@ class ClientConn(Conn["ClientConn"]):
                 return False
         reason = self.wait_closed(timeout)
         error = None if reason is None else reason.error
-        raise ConnectionClosedError(f"not connected to {self.name}: {reason}") from error
+        hint = "; does a server listen there?" if isinstance(error, ConnectionRefusedError) else ""
+        raise ConnectionClosedError(f"not connected to {self.name}: {reason}{hint}") from error
 
     def _is_settled(self) -> bool:
         """Whether there is no use in waiting: it is connected, or will never be. Under the lock."""
@@ -417,9 +422,14 @@ class ClientConn(Conn["ClientConn"]):
 
     def _check_may_wait(self) -> None:
         if not self._started:
-            raise TaoError("call start() first")
+            raise TaoError(
+                "this client has not been started: call start() first, or use it in a with statement"
+            )
         if self._reactor.in_loop_thread() or self._pool.on_worker():
-            raise TaoError("this would wait for itself: it is not for handlers and callbacks")
+            raise TaoError(
+                "a handler or callback would wait for itself here: return, and go on in on_connect or "
+                "on_close"
+            )
 
     def __enter__(self) -> ClientConn:
         """Start, and wait until the connection is open. Raises ConnectionClosedError if it fails."""

@@ -65,7 +65,9 @@ class Context(Generic[M_co]):
         """The server that it came to. Raises LookupError in a client's handler."""
         server = self._session.server
         if server is None:
-            raise LookupError("this message came to a client: there is no server here")
+            raise LookupError(
+                "this message came to a client, so there is no server here; use conn, which both ends have"
+            )
         return server
 
     @overload

@@ -43,7 +43,10 @@ class UndefinedMessageError(TaoError):
     """A message arrived whose number is not registered. It was skipped."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"message number {number} is not registered; the message was skipped")
+        super().__init__(
+            f"message number {number} is not registered; the message was skipped. If it is to be "
+            f"understood, register it in the registry of this end"
+        )
         self.number = number
 
 

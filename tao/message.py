@@ -57,7 +57,7 @@ class HeartBeatMessage:
     def deserialize(cls, data: bytes) -> HeartBeatMessage:
         """Raises ValueError unless there are eight bytes."""
         if len(data) != _NANOSECONDS.size:
-            raise ValueError(f"a heartbeat's value has 8 bytes, not {len(data)}")
+            raise ValueError(f"a heartbeat's value must have 8 bytes, not {len(data)}")
         return cls(_NANOSECONDS.unpack(data)[0])
 
     def __eq__(self, other: object) -> bool:

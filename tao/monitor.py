@@ -205,7 +205,9 @@ class _Sources:
     def remove(self, name: str) -> None:
         with self._lock:
             if self._by_name.pop(name, None) is None:
-                raise NotRegisteredError(f"there is no source {name!r}")
+                raise NotRegisteredError(
+                    f"there is no source {name!r}; it must have been added under this name"
+                )
 
     def snapshots(self) -> dict[str, MetricsSnapshot]:
         """What they say now, without those that fail."""

@@ -128,7 +128,9 @@ class MessageRegistry:
         if handler is not None and not callable(handler):
             raise TypeError(f"a handler must be a function of (context, conn), not {handler!r}")
         if inline and handler is None:
-            raise ValueError("inline=True needs a handler to run inline")
+            raise ValueError(
+                "inline=True needs a handler to run inline; pass one, or leave inline out"
+            )
         if max_size is not None and max_size < 0:
             raise ValueError(f"max_size must be a number of bytes, not {max_size!r}")
         _check_conditions(phases, rate, refusal)
@@ -191,7 +193,10 @@ class MessageRegistry:
     def unregister(self, number: int) -> None:
         """Forget a number. Raises KeyError when it is not registered."""
         with self._lock:
-            del self._entries[number]
+            if self._entries.pop(number, None) is None:
+                raise KeyError(
+                    f"message number {number} is not registered; see `number in registry`"
+                )
             self._open.pop(number, None)
 
     def __contains__(self, number: int) -> bool:
@@ -218,7 +223,9 @@ def _check_conditions(phases: Phase, rate: Rate | None, refusal: Refusal) -> Non
     if not isinstance(phases, Phase):
         raise TypeError(f"phases is a Phase, such as Phase.AFTER, not {phases!r}")
     if not phases:
-        raise ValueError("a message that is allowed in no phase would never be let in")
+        raise ValueError(
+            "a message that is allowed in no phase would never be let in; pass Phase.BEFORE, AFTER or ANY"
+        )
     if rate is not None and not isinstance(rate, Rate):
         raise TypeError(f"rate is a Rate, such as Rate(10), not {rate!r}")
     if not isinstance(refusal, Refusal):

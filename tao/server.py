@@ -399,7 +399,7 @@ class Server:
         once, but a shorter grace holds. May be called from any thread and from signal handlers.
         """
         if not (math.isfinite(grace) and grace >= 0.0):
-            raise ValueError(f"grace must be a number of seconds, not {grace!r}")
+            raise ValueError(f"grace must be a finite number of seconds, not {grace!r}")
         self._stop_asked = True
         reactor, pool = self._reactor, self._pool
         if reactor is None or pool is None:
@@ -598,7 +598,10 @@ class Server:
         Those that there are keep theirs. Any thread. Raises TaoError on a server without TLS.
         """
         if self._tls is None:
-            raise TaoError("this server was made without tls; its clients would not understand")
+            raise TaoError(
+                "this server was made without tls, and its clients would not understand; pass tls= when "
+                "it is made"
+            )
         self._tls = context
 
     @property
@@ -610,7 +613,9 @@ class Server:
         """The connection with that id. Any thread. Raises NotRegisteredError when there is none."""
         session = self._sessions.get(net_id)
         if session is None:
-            raise NotRegisteredError(f"there is no connection {net_id} (any more)")
+            raise NotRegisteredError(
+                f"there is no connection {net_id} (any more); whoever keeps ids must expect that"
+            )
         return session.conn
 
     def connections(self) -> list[ServerConn]:
@@ -733,7 +738,9 @@ class Server:
         if not (math.isfinite(interval) and interval > 0):
             raise ValueError(f"an interval must be a positive number of seconds, not {interval!r}")
         if self._reactor is None:
-            raise TaoError("call listen(address) before schedule()")
+            raise TaoError(
+                "schedule() needs the loop that listening makes: call listen(address) first"
+            )
 
         def add() -> None:
             self._schedules.append((interval, callback))

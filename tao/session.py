@@ -919,7 +919,8 @@ class Session(Generic[C]):
 
     def _no_handler(self, number: int) -> NoReturn:
         raise NotRegisteredError(
-            f"message number {number} is registered without a handler, and there is no on_message"
+            f"message number {number} is registered without a handler, and there is no on_message; "
+            f"pass one of the two"
         )
 
     def _finish(self, reason: CloseReason) -> None:
@@ -1047,7 +1048,8 @@ class Session(Generic[C]):
         if waiting < limit and ledger.total > ledger.high:
             why = f"and all connections together hold {ledger.total} of {ledger.limit}"
         return WouldBlockError(
-            f"{waiting} bytes wait to be sent on {self.conn}, {why}: nothing was queued"
+            f"{waiting} bytes wait to be sent on {self.conn}, {why}: nothing was queued; wait until "
+            f"the peer has read, or give it up"
         )
 
     def close(
@@ -1069,7 +1071,7 @@ class Session(Generic[C]):
     def authenticate(self, principal: object) -> None:
         """See `Conn.authenticate`."""
         if principal is None:
-            raise ValueError("a principal is whoever has been authenticated: it cannot be None")
+            raise ValueError("None stands for nobody: a principal must be something else")
         self.principal = principal
 
     def set_codec(self, codec: Codec) -> None:

@@ -159,7 +159,9 @@ class Simulation(reactor.testing.Simulation):
         for made, address in self._servers:
             if made is server:
                 return address
-        raise ValueError(f"{server!r} is none of this simulation's")
+        raise ValueError(
+            f"{server!r} is none of this simulation's; make it with simulation.server()"
+        )
 
     def close(self) -> None:
         """Close clients and stop servers, then end the simulation. Raises SimulationError for what is left.

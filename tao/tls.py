@@ -37,9 +37,9 @@ def load_server_tls(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context, alpn)
-    context.load_cert_chain(certificate_file, key_file, password)
+    _load_chain(context, certificate_file, key_file, password)
     if client_ca_file is not None:
-        context.load_verify_locations(client_ca_file)
+        _load_authorities(context, client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED if require_client_certificate else ssl.CERT_OPTIONAL
     return context
 
@@ -75,12 +75,49 @@ def load_client_tls(
         logger.warning("TLS: the server's name will not be checked: any valid certificate will do")
         context.check_hostname = False
     if ca_file is not None:
-        context.load_verify_locations(ca_file)
+        _load_authorities(context, ca_file)
     elif verify:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if certificate_file is not None:
-        context.load_cert_chain(certificate_file, key_file, password)
+        _load_chain(context, certificate_file, key_file, password)
     return context
+
+
+def _load_chain(
+    context: ssl.SSLContext,
+    certificate_file: str | os.PathLike[str],
+    key_file: str | os.PathLike[str] | None,
+    password: str | None,
+) -> None:
+    where = certificate_file if key_file is None else key_file
+    _check_readable(certificate_file)
+    _check_readable(where)
+    try:
+        context.load_cert_chain(certificate_file, key_file, password)
+    except ssl.SSLError as error:
+        raise ssl.SSLError(
+            error.errno,
+            f"cannot use the certificate in {os.fspath(certificate_file)!r} with the key in "
+            f"{os.fspath(where)!r}: {error.strerror}; both must be PEM, the key must be the "
+            f"certificate's, and the password, if it needs one, must be its password",
+        ) from error
+
+
+def _load_authorities(context: ssl.SSLContext, ca_file: str | os.PathLike[str]) -> None:
+    _check_readable(ca_file)
+    try:
+        context.load_verify_locations(ca_file)
+    except ssl.SSLError as error:
+        raise ssl.SSLError(
+            error.errno,
+            f"cannot use {os.fspath(ca_file)!r}: {error.strerror}; it must be PEM certificates",
+        ) from error
+
+
+def _check_readable(path: str | os.PathLike[str]) -> None:
+    """Raises OSError with the name of the file in it, which OpenSSL's own errors leave out."""
+    with open(path, "rb"):
+        pass
 
 
 def _harden(context: ssl.SSLContext, alpn: Sequence[str]) -> None:

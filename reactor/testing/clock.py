@@ -32,7 +32,9 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let time pass, on both scales. Raises ValueError for a time that runs backwards."""
         if not (math.isfinite(seconds) and seconds >= 0.0):
-            raise ValueError(f"time passes by a number of seconds, not by {seconds!r}")
+            raise ValueError(
+                f"time passes by a number of seconds, which must be at least 0, not {seconds!r}"
+            )
         self.microseconds += microseconds(seconds)
 
     def step(self, seconds: float) -> None:

@@ -64,7 +64,8 @@ class Faults:
         for field in fields(self):
             value = getattr(self, field.name)
             if not value >= 0 or (value > 1 and field.name not in sizes):
-                raise ValueError(f"{field.name} cannot be {value!r}")
+                most = "at least 0" if field.name in sizes else "a probability from 0 to 1"
+                raise ValueError(f"{field.name} cannot be {value!r}: it must be {most}")
         if self.shortest_delay > self.longest_delay or self.buffer_size < 1:
             raise ValueError("shortest_delay must not be above longest_delay, buffer_size be >= 1")
 

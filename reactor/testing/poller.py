@@ -37,15 +37,15 @@ class SimulatedPoller:
     def register(self, fd: int, events: int) -> None:
         """Raises KeyError if it is registered, ValueError if it is not open."""
         if fd in self._interest:
-            raise KeyError(f"descriptor {fd} is registered already")
+            raise KeyError(f"descriptor {fd} is registered already; modify it instead")
         if fd not in self._network.open:
-            raise ValueError(f"descriptor {fd} is not open")
+            raise ValueError(f"descriptor {fd} is not open; register it before it is closed")
         self._interest[fd] = events
 
     def modify(self, fd: int, events: int) -> None:
         """Raises KeyError if it is not registered."""
         if fd not in self._interest:
-            raise KeyError(f"descriptor {fd} is not registered")
+            raise KeyError(f"descriptor {fd} is not registered; register it first")
         self._interest[fd] = events
 
     def unregister(self, fd: int) -> None:
