@@ -14,13 +14,14 @@ from reactor.connection import (
 from reactor.connector import Connector
 from reactor.errors import (
     ForkError,
+    HostError,
     IllegalTransitionError,
     ReactorClosedError,
     ReactorError,
     ReentrancyError,
     WrongThreadError,
 )
-from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
+from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
 from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
@@ -44,6 +45,8 @@ __all__ = [
     "ConnectionState",
     "Connector",
     "ForkError",
+    "Host",
+    "HostError",
     "IllegalTransitionError",
     "Job",
     "Lock",
