@@ -372,7 +372,9 @@ class Reactor:
         """
         self._poller.poll(timeout)
 
-    def _pass(self, timeout: float | None, most: int = CALLBACKS_PER_PASS) -> int:
+    def _pass(self, timeout: float | None, most: int | None = None) -> int:
+        if most is None:
+            most = CALLBACKS_PER_PASS
         ready = self._poller.poll(timeout, most)
         self._waker.disarm()
         self.passes = this_pass = self.passes + 1

@@ -7,6 +7,7 @@ timers and back-pressure are done here.
 from reactor import CloseCause, CloseReason, ConnectionOptions, ConnectionState, Watermark
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
+from tao.calls import CorrelatingCodec
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.connection_map import ConnectionMap
@@ -47,6 +48,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionState",
     "Context",
+    "CorrelatingCodec",
     "DataSource",
     "FrameTooLargeError",
     "Group",
