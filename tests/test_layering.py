@@ -104,6 +104,16 @@ def _is_program(module: str) -> bool:
     return module.endswith("__main__") or ".examples" in module
 
 
+HOSTS = {
+    "reactor.embed.gevent": "gevent",
+    "reactor.embed.glib": "gi",
+    "reactor.embed.qt": "PySide6",
+    "reactor.embed.trio": "trio",
+}
+"""What the module of a host may import besides: the host. The others' are in the standard library, or are
+handed in."""
+
+
 def _foreign(package: str, allowed: set[str]) -> list[tuple[str, Import]]:
     return [
         (module, found)
@@ -115,7 +125,27 @@ def _foreign(package: str, allowed: set[str]) -> list[tuple[str, Import]]:
 
 
 def test_reactor_imports_the_standard_library_and_itself() -> None:
-    assert _foreign("reactor", {"reactor"}) == []
+    foreign = _foreign("reactor", {"reactor"})
+    assert [
+        (module, found) for module, found in foreign if HOSTS.get(module) != _top(found.module)
+    ] == []
+
+
+def test_a_host_is_imported_in_its_own_module_only() -> None:
+    """And that one by nobody: who has no such host can use all the rest."""
+    foreign = _foreign("reactor", {"reactor"})
+    assert {module for module, _ in foreign} == set(HOSTS)
+    adapters = {module for module in MODULES if module.startswith("reactor.embed.")} - {
+        "reactor.embed.embedding",
+        "reactor.embed.waiter",
+    }
+    imported = {
+        found.module
+        for module, imports in IMPORTS.items()
+        if not _is_program(module)
+        for found in imports
+    }
+    assert not imported & adapters
 
 
 def test_tao_imports_the_standard_library_reactor_and_itself() -> None:
@@ -227,6 +257,8 @@ def test_a_package_exports_what_it_imports(name: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not _is_program(name)])
 def test_all_is_sorted_and_true(module: str) -> None:
+    if module in HOSTS:
+        pytest.importorskip(HOSTS[module], reason=f"{HOSTS[module]} is not installed")
     loaded = importlib.import_module(module)
     names = loaded.__all__
 

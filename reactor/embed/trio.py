@@ -40,11 +40,8 @@ class _Host:
     async def drive(self, embedding: Embedding) -> None:
         """The task."""
         try:
-            while not self._over:
-                await self._sleep()
+            while await self._sleep():
                 self._ready = False
-                if self._over:
-                    return
                 if trio.current_time() >= self._deadline:
                     self._deadline = math.inf
                     self._on_time()
@@ -53,7 +50,10 @@ class _Host:
         finally:
             embedding.detach()  # it may be that the nursery has been cancelled
 
-    async def _sleep(self) -> None:
+    async def _sleep(self) -> bool:
+        """Until there is something to do; False when there will not be any more."""
+        if self._over:
+            return False
         with trio.CancelScope(deadline=self._deadline) as self._scope:
             if self._ready:
                 await trio.lowlevel.checkpoint()
@@ -64,6 +64,7 @@ class _Host:
                     await trio.lowlevel.wait_readable(self._fd)
                 except trio.ClosedResourceError:
                     pass  # `unwatch`
+        return not self._over
 
     def begin(self, on_ready: Callable[[], None], on_time: Callable[[], None]) -> None:
         self._on_ready, self._on_time = on_ready, on_time

@@ -26,7 +26,7 @@ class Waiter:
         self._post = post
         self._timeouts: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._waiting = threading.Lock()  # held while the poller is in use
-        self._over = False
+        self._over = threading.Event()
         # A daemon: a program that ends without detaching shall end.
         thread = reactor.system.thread(self._run, name="reactor-waiter", daemon=True)
         thread.start()
@@ -42,7 +42,7 @@ class Waiter:
 
     def end(self) -> None:
         """Wait no more. On return the thread does nothing with the reactor any longer."""
-        self._over = True
+        self._over.set()
         self._reactor.wake()
         with self._waiting:
             pass
@@ -52,13 +52,13 @@ class Waiter:
         while True:
             timeout = self._timeouts.get()
             with self._waiting:
-                if self._over:
+                if self._over.is_set():
                     return
                 try:
                     self._reactor.wait(timeout)
                 except (OSError, ValueError):
                     pass  # a descriptor was closed meanwhile: the pass to come sees to it
-            if self._over:
+            if self._over.is_set():
                 return
             try:
                 self._post()

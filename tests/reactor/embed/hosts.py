@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import importlib
 import os
 import shutil
@@ -71,8 +72,13 @@ class HostUnderTest:
 
     def run(self, begin: Callable[[], object]) -> None:
         """Run the host, and `begin` in it, until `stop`. Raises what was raised in it."""
-        begin = self.guarded(begin)
-        self.start(lambda: (begin(), self.later(DEADLINE, self._fail)))
+        guarded = self.guarded(begin)
+
+        def start() -> None:
+            self.later(DEADLINE, self._fail)
+            guarded()
+
+        self.start(start)
         errors, self._errors = self._errors, []
         if errors:
             raise errors[0]
@@ -320,6 +326,9 @@ class Tk(HostUnderTest):
 
     def close(self) -> None:
         self._root.destroy()
+        del self._root
+        # What a cycle keeps must go on this thread: Tcl ends the process where another collects it.
+        gc.collect()
 
     def nested(self, until: Callable[[], bool]) -> None:
         while not until():
@@ -337,7 +346,7 @@ class Twisted(HostUnderTest):
             from twisted.internet.epollreactor import EPollReactor as NewReactor
         else:
             from twisted.internet.selectreactor import SelectReactor as NewReactor
-        self._reactor: Any = NewReactor()
+        self._reactor: Any = cast(Any, NewReactor)()
 
     def arguments(self) -> tuple[Any, ...]:
         return (self._reactor,)
@@ -357,12 +366,11 @@ class Twisted(HostUnderTest):
         self._timers.append(self._reactor.callLater(delay, callback))
 
     def close(self) -> None:
-        for reader in (self._reactor.waker, getattr(self._reactor, "_poller", None)):
-            if hasattr(reader, "o"):
-                os.close(reader.o)
-                os.close(reader.i)
-            elif reader is not None:
-                reader.close()
+        # It has no end of its own: a program has one reactor, for its whole life.
+        os.close(self._reactor.waker.i)
+        os.close(self._reactor.waker.o)
+        if hasattr(self._reactor, "_poller"):
+            self._reactor._poller.close()
 
 
 class Gevent(HostUnderTest):
