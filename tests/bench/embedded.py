@@ -1,13 +1,14 @@
-"""The peers that serve on a reactor in another loop."""
+"""The peers that serve on a reactor in another loop, and what the workloads with them have in common."""
 
+from tests.bench.echo import ECHO_COLUMNS, ECHO_HEADLINE, measure_echo
 from tests.bench.peer import Peer
 from tests.bench.peers.embedded import HOSTS
+from tests.bench.workload import Grid, Workload
 
-__all__ = ["EMBEDDED_ASYNCIO", "EMBEDDED_NONE", "embedded_peers"]
+__all__ = ["embedded_echo", "embedded_name", "embedded_peers"]
 
 REQUIRES = {
     "asyncio": None,
-    "frames": None,
     "glib": "gi",
     "none": None,
     "qt": "PySide6",
@@ -18,11 +19,11 @@ REQUIRES = {
 
 def embedded_name(host: str, handlers: str) -> str:
     """What the peer is called."""
-    return f"{host}-{handlers}" if host != "none" else f"run-{handlers}"
+    return f"run-{handlers}" if host == "none" else f"{host}-{handlers}"
 
 
 def embedded_peers(handlers: str) -> tuple[Peer, ...]:
-    """One for each host, the reactor's own `run` first."""
+    """One for each host, and one for the reactor's own `run`."""
     return tuple(
         Peer(
             embedded_name(host, handlers),
@@ -34,5 +35,19 @@ def embedded_peers(handlers: str) -> tuple[Peer, ...]:
     )
 
 
-EMBEDDED_NONE = {handlers: embedded_name("none", handlers) for handlers in ("inline", "pool")}
-EMBEDDED_ASYNCIO = {handlers: embedded_name("asyncio", handlers) for handlers in ("inline", "pool")}
+def embedded_echo(name: str, summary: str, handlers: str) -> Workload:
+    """Echo by each of them."""
+    return Workload(
+        name=name,
+        summary=summary,
+        peers=embedded_peers(handlers),
+        grid=Grid(connections=(50,), in_flight=(1, 16), sizes=(64,)),
+        reference=embedded_name("none", handlers),
+        headline=ECHO_HEADLINE,
+        columns=ECHO_COLUMNS,
+        measure=measure_echo,
+        note=(
+            "The same server each time: on the reactor's own loop (run), and in loops that the reactor is\n"
+            "attached to, in which a turn of it takes a millisecond at the most."
+        ),
+    )

@@ -2,10 +2,7 @@
 
 import asyncio
 import importlib
-import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +10,7 @@ from reactor import Reactor
 from tao import MessageRegistry, Server
 from tests.bench.peers.common import HOST, announce, peer_parser, prepare_process
 from tests.bench.peers.tao_server import MAX_CONNECTIONS, Echo, register
-
-FRAME = 1 / 60
-"""Seconds between two frames of a game."""
+from tests.display import open_display
 
 
 def adapter(name: str) -> Any:
@@ -62,19 +57,7 @@ def run_qt(reactor: Reactor) -> None:
 
 
 def run_tk(reactor: Reactor) -> None:
-    if "DISPLAY" not in os.environ:
-        reader, writer = os.pipe()
-        command = ["Xvfb", "-displayfd", str(writer), "-nolisten", "tcp"]
-        # In this process's session, and tied to its life like any other server.
-        subprocess.Popen(
-            command,
-            pass_fds=[writer],
-            stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: prepare_process(None),
-        )
-        os.close(writer)
-        with open(reader, encoding="ascii") as line:
-            os.environ["DISPLAY"] = f":{line.readline().strip()}"
+    open_display()
     root = importlib.import_module("tkinter").Tk()
     root.withdraw()
     adapter("tk").attach(reactor, root)
@@ -92,13 +75,6 @@ def run_gevent(reactor: Reactor) -> None:
     importlib.import_module("gevent.event").Event().wait()
 
 
-def run_frames(reactor: Reactor) -> None:
-    frames = adapter("frames").attach(reactor)
-    while True:
-        frames.step()
-        time.sleep(FRAME)
-
-
 HOSTS: dict[str, Callable[[Reactor], None]] = {
     "none": run_reactor,
     "asyncio": run_asyncio,
@@ -109,7 +85,6 @@ HOSTS: dict[str, Callable[[Reactor], None]] = {
     "tk": run_tk,
     "twisted": run_twisted,
     "gevent": run_gevent,
-    "frames": run_frames,
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.bench.embedded import EMBEDDED_NONE, embedded_peers
+from tests.bench.embedded import embedded_name, embedded_peers
 from tests.bench.workload import Grid
 from tests.bench.workloads.idle import WORKLOAD as IDLE
 
@@ -10,7 +10,7 @@ WORKLOAD = replace(
     IDLE,
     name="embedded-idle",
     summary="a server in another loop whose connections are all idle",
-    peers=tuple(peer for peer in embedded_peers("pool") if "frames" not in peer.name),
+    peers=embedded_peers("pool"),
     grid=Grid(connections=(100,), in_flight=(1,), sizes=(64,)),
-    reference=EMBEDDED_NONE["pool"],
+    reference=embedded_name("none", "pool"),
 )

@@ -9,12 +9,9 @@ host and is raised by `run`, since most hosts print what is raised in them and g
 from __future__ import annotations
 
 import asyncio
-import atexit
 import gc
 import importlib
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -23,6 +20,7 @@ import pytest
 
 from reactor import Reactor
 from reactor.embed.frames import Frames
+from tests.display import lacks_display, open_display
 from tests.reactor.support import DEADLINE
 
 __all__ = ["HOSTS", "HostUnderTest", "new_host"]
@@ -266,27 +264,6 @@ class Qt(HostUnderTest):
             loop.processEvents(self._qt.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
 
 
-def open_display() -> None:
-    """An X server without a screen, for the rest of the process: Tk stays connected to it."""
-    reader, writer = os.pipe()
-    display = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-nolisten", "tcp", "-screen", "0", "320x240x24"],
-        pass_fds=[writer],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def close() -> None:
-        display.terminate()
-        display.wait(DEADLINE)
-
-    atexit.register(close)
-    os.close(writer)
-    with open(reader, encoding="ascii") as line:
-        os.environ["DISPLAY"] = f":{line.readline().strip()}"
-
-
 class Tk(HostUnderTest):
     name = "tk"
     requires = "tkinter"
@@ -294,15 +271,13 @@ class Tk(HostUnderTest):
     @classmethod
     def skip_reason(cls) -> str | None:
         reason = super().skip_reason()
-        if reason is None and sys.platform == "linux" and "DISPLAY" not in os.environ:
-            if shutil.which("Xvfb") is None:
-                reason = "NOT TESTED: Tk needs a display: neither DISPLAY nor Xvfb is there"
+        if reason is None and (lack := lacks_display()) is not None:
+            reason = f"NOT TESTED: Tk needs a display, and {lack}"
         return reason
 
     def __init__(self) -> None:
         super().__init__()
-        if sys.platform == "linux" and "DISPLAY" not in os.environ:
-            open_display()
+        open_display()
         import tkinter
 
         self._root = tkinter.Tk()
