@@ -15,6 +15,7 @@ from tao import (
     ClientConn,
     CloseCause,
     CloseReason,
+    ConnectionOptions,
     MessageRegistry,
     Server,
     ServerConn,
@@ -25,6 +26,9 @@ from tests.reactor.embed.hosts import HostUnderTest
 from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes
 
 POOLED, INLINE, REPLY = 1, 2, 3
+
+QUICK = ConnectionOptions(linger_timeout=0.02)
+"""For peers that close when the server has gone, and not before."""
 
 
 def echo_registry() -> MessageRegistry:
@@ -104,7 +108,7 @@ def test_a_stop_by_another_thread_waits_until_all_is_over(
     """And peers are served meanwhile, and timers run, by a host that has nothing else to do."""
     reports: Calls[StopReport] = Calls()
     times: Calls[float] = Calls()
-    server = Server(registry=echo_registry(), reactor=reactor)
+    server = Server(registry=echo_registry(), reactor=reactor, options=QUICK)
     threads: list[threading.Thread] = []
 
     def begin() -> None:
@@ -139,7 +143,7 @@ def test_a_stop_by_another_thread_waits_until_all_is_over(
 def test_an_inline_handler_may_stop_and_detach(host: HostUnderTest, reactor: Reactor) -> None:
     """In a callback of the reactor's: the pass ends, nothing more comes, and others may go on with it."""
     registry = MessageRegistry()
-    server = Server(registry=registry, reactor=reactor)
+    server = Server(registry=registry, reactor=reactor, options=QUICK)
     threads: list[threading.Thread] = []
 
     def begin() -> None:

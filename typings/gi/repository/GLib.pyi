@@ -4,6 +4,7 @@ from typing import Self
 
 PRIORITY_DEFAULT: int
 PRIORITY_DEFAULT_IDLE: int
+SOURCE_CONTINUE: bool
 SOURCE_REMOVE: bool
 
 class IOCondition(IntFlag):
