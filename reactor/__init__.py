@@ -14,6 +14,7 @@ from reactor.connection import (
 from reactor.connector import Connector
 from reactor.errors import (
     ForkError,
+    HostError,
     IllegalTransitionError,
     ReactorClosedError,
     ReactorError,
@@ -21,7 +22,7 @@ from reactor.errors import (
     WrongThreadError,
 )
 from reactor.ledger import Ledger
-from reactor.loop import READ, WRITE, Channel, Reactor, Statistics
+from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
 from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System
 from reactor.timing_wheel import Timeout, TimingWheel
@@ -46,6 +47,8 @@ __all__ = [
     "ConnectionState",
     "Connector",
     "ForkError",
+    "Host",
+    "HostError",
     "IllegalTransitionError",
     "Job",
     "Ledger",

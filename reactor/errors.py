@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ForkError",
+    "HostError",
     "IllegalTransitionError",
     "ReactorClosedError",
     "ReactorError",
@@ -37,6 +38,10 @@ class ForkError(ReactorError):
 
     The child shares the parent's kernel objects: what it unregisters is unregistered for the parent.
     """
+
+
+class HostError(ReactorError):
+    """A reactor that a host drives was given another one, or its host cannot do what is needed."""
 
 
 class IllegalTransitionError(ReactorError):

@@ -1,6 +1,7 @@
 """The event loop.
 
-Contents: Channel (a descriptor, its interest, its callback), Statistics, Reactor.
+Contents: Channel (a descriptor, its interest, its callback), Host (another loop that drives this one),
+Statistics, Reactor.
 
 Owns the selector, the timing wheel, the wake-up pipe and the queue of posted callbacks. It does not
 own the descriptors that it watches, and knows nothing of connections. One thread runs it. Everything
@@ -31,12 +32,27 @@ from functools import partial
 from typing import Protocol, TypeAlias, TypeVarTuple, Unpack
 
 from reactor.clock import Clock
-from reactor.errors import ForkError, ReactorClosedError, ReentrancyError, WrongThreadError
+from reactor.errors import (
+    ForkError,
+    HostError,
+    ReactorClosedError,
+    ReentrancyError,
+    WrongThreadError,
+)
 from reactor.poller import READ, WRITE, Poller, SelectorPoller
 from reactor.system import OperatingSystem, System
 from reactor.timing_wheel import Timeout, TimingWheel
 
-__all__ = ["READ", "WRITE", "Channel", "FileDescriptorLike", "HasFileno", "Reactor", "Statistics"]
+__all__ = [
+    "READ",
+    "WRITE",
+    "Channel",
+    "FileDescriptorLike",
+    "HasFileno",
+    "Host",
+    "Reactor",
+    "Statistics",
+]
 
 logger: logging.Logger = logging.getLogger("reactor")
 
@@ -47,7 +63,10 @@ LONGEST_SLEEP = 86_400.0
 """Seconds; some systems refuse a time-out that does not fit 32 bits of milliseconds."""
 
 CALLBACKS_PER_PASS = 10_000
-"""Posted callbacks that run before descriptors are looked at again."""
+"""Of descriptors, time-outs and posted callbacks, so many each before the others have their turn."""
+
+CALLBACKS_PER_SHARE = 32
+"""Likewise where a pass is one of several within a budget: so often the time is looked at."""
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -102,6 +121,18 @@ class Channel:
     def __repr__(self) -> str:
         names = [name for bit, name in ((READ, "READ"), (WRITE, "WRITE")) if self.events & bit]
         return f"<Channel fd={self.fd} events={'|'.join(names) or 'none'}>"
+
+
+class Host(Protocol):
+    """Another loop, on whose thread this one makes its passes; see `Reactor.set_host`."""
+
+    def handle_sooner(self) -> None:
+        """Between two passes, `timeout()` has become less than it was. The loop's thread."""
+        ...
+
+    def handle_close(self) -> None:
+        """The reactor is about to be closed: let go of its descriptor. The loop's thread."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +195,11 @@ class Reactor:
         self._closed = False
         self.thread: int = 0
         """The number of the loop's thread from its first pass on; 0 when it has none."""
+        # The loop's thread.
+        self._host: Host | None = None
+        self._released = False  # the host has let go in the middle of a pass
+        self.lent: bool = False
+        """Whether another thread is in `wait`, or about to be: no pass may begin. The loop's thread."""
         self.forked: bool = False
         """Whether it is another process's: this one was forked off from it, and must not use it. Set in
         the child, before any code of the program's runs there."""
@@ -184,8 +220,11 @@ class Reactor:
 
         Whatever a callback raises is logged, except KeyboardInterrupt and SystemExit: those end the
         run and are raised here; the reactor may be run again. Raises ReentrancyError when the loop
-        runs already, ReactorClosedError after `close`, ForkError in a forked child.
+        runs already, HostError when a host drives it, ReactorClosedError after `close`, ForkError in a
+        forked child.
         """
+        if self._host is not None:
+            raise HostError(f"this reactor is driven by {self._host!r}; detach it from there first")
         self._enter()
         try:
             while not self._stop_requested:
@@ -195,12 +234,19 @@ class Reactor:
             self._running = False
             self.thread = 0
 
-    def run_once(self, timeout: float | None = None) -> int:
+    def run_once(self, timeout: float | None = None, *, budget: float | None = None) -> int:
         """Run one pass; wait up to `timeout` seconds for something to do (None: as long as it takes).
 
         With 0 it does what is due and returns: the call for a loop of one's own, see `fileno`. From
         the first call on the reactor belongs to the calling thread. Returns the number of events,
-        time-outs and callbacks dealt with. Raises as `run` does, and WrongThreadError.
+        time-outs and callbacks dealt with.
+
+        With a `budget`, in seconds, it goes on until nothing is due or so much time has been used, the
+        wait not counted; what is left then is for the next call, and `fileno` and `timeout` say that
+        there is something. Callbacks are not interrupted: it may be over by as long as CALLBACKS_PER_SHARE
+        of each kind take.
+
+        Raises as `run` does, and WrongThreadError.
         """
         self._enter()
         try:
@@ -209,9 +255,19 @@ class Reactor:
                 timeout = until_due
             elif timeout < 0:
                 timeout = 0.0
-            return self._pass(timeout)
+            if budget is None:
+                return self._pass(timeout)
+            done = last = self._pass(timeout, CALLBACKS_PER_SHARE)
+            ends = self.pass_time + budget
+            while last and self._monotonic() < ends:
+                last = self._pass(0.0, CALLBACKS_PER_SHARE)
+                done += last
+            return done
         finally:
             self._running = False
+            if self._released:
+                self._released = False
+                self.thread = 0
 
     def _enter(self) -> None:
         self._check()
@@ -219,6 +275,10 @@ class Reactor:
             raise ReentrancyError(
                 "this reactor runs already, and its callbacks must not run it again; return, and have "
                 "call_soon or call_later call what comes after"
+            )
+        if self.lent:
+            raise ReentrancyError(
+                "a thread waits for this reactor on its host's behalf; detach it from the host first"
             )
         self._running = True
         self.thread = threading.get_ident()
@@ -235,14 +295,19 @@ class Reactor:
     def close(self) -> None:
         """Release the selector and the wake-up pipe. Twice is once. Descriptors stay their owners'.
 
-        In a forked child it releases the child's copies only. Raises ReentrancyError inside a pass.
+        In a forked child it releases the child's copies only. A host is told, and lets go of it. Raises
+        ReentrancyError inside a pass; with a host, WrongThreadError on another thread than the host's.
         """
         if self._closed:
             return
-        if self._running and not self.forked:
-            raise ReentrancyError(
-                "this reactor runs; call stop(), and close it when run() has returned"
-            )
+        if not self.forked:
+            if self._running:
+                raise ReentrancyError(
+                    "this reactor runs; call stop(), and close it when run() has returned"
+                )
+            if self._host is not None:
+                self._check()
+                self._host.handle_close()
         self._closed = True
         self._poller.close()
         self._waker.close()
@@ -262,8 +327,10 @@ class Reactor:
     def fileno(self) -> int | None:
         """A descriptor for a foreign loop to wait on: readable when a pass has something to do.
 
-        Wait until it is readable or `timeout()` has passed, then call `run_once(0)`. None where the
-        system's selector has no descriptor of its own (`select` and `poll`).
+        Wait until it is readable or `timeout()` has passed, then call `run_once(0)`. What another
+        thread posts makes it readable; for what this thread asks for between two passes, see
+        `set_host`. None where the system's selector has no descriptor of its own (`select` and `poll`):
+        there a thread can `wait`.
         """
         return self._poller.fileno()
 
@@ -277,8 +344,48 @@ class Reactor:
         delay = self._origin + tick * TICK - self._monotonic()
         return 0.0 if delay <= 0.0 else min(delay, LONGEST_SLEEP)
 
-    def _pass(self, timeout: float | None) -> int:
-        ready = self._poller.poll(timeout)
+    def set_host(self, host: Host | None) -> None:
+        """Say that another loop drives this one from now on, on the calling thread; None: no longer.
+
+        `host.handle_sooner()` is called when something on this thread, between two passes, has made
+        `timeout()` smaller, which a host that sleeps could not know. What other threads do makes the
+        descriptor readable, and ends `wait`. `reactor.embed` has hosts for the usual loops.
+
+        Raises HostError when it has a host, ReentrancyError inside a pass (but None is for anywhere),
+        WrongThreadError, ReactorClosedError and ForkError.
+        """
+        self._check()
+        if host is None:
+            if self._host is None:
+                return
+            self._host = None
+            self.lent = False
+            # Inside a pass the thread is still the loop's.
+            self._released = self._running
+            if not self._running:
+                self.thread = 0
+            return
+        if self._host is not None:
+            raise HostError(f"this reactor is driven by {self._host!r}; detach it from there first")
+        if self._running:
+            raise ReentrancyError("this reactor runs already; a host drives one that nobody runs")
+        self._host = host
+        self.thread = threading.get_ident()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Sleep until a pass has something to do, `timeout` seconds at the most; do none of it.
+
+        For a thread that waits on behalf of a host which cannot wait for a descriptor; see
+        `reactor.embed.waiter`. Any thread, one at a time, and never while a pass is made: the host sets
+        `lent` before, and takes it back when this has returned. May raise OSError or ValueError when a
+        descriptor is closed meanwhile; then, too, a pass has something to do.
+        """
+        self._poller.poll(timeout)
+
+    def _pass(self, timeout: float | None, most: int | None = None) -> int:
+        if most is None:
+            most = CALLBACKS_PER_PASS
+        ready = self._poller.poll(timeout, most)
         self._waker.disarm()
         self.passes = this_pass = self.passes + 1
         self.pass_time = now = self._monotonic()
@@ -309,7 +416,7 @@ class Reactor:
             if self._wheel:
                 self._expired.extend(self._wheel.advance(self._tick_at(now)))
             expired = self._expired
-            while expired:
+            for _ in range(min(len(expired), most)):
                 # Taken one by one, so that what KeyboardInterrupt leaves is run by the next pass.
                 due = expired.popleft()
                 self._fired += 1
@@ -320,7 +427,7 @@ class Reactor:
                     _log_failure(due)
             self._end_stage()
             posted = self._posted
-            for _ in range(min(len(posted), CALLBACKS_PER_PASS)):
+            for _ in range(min(len(posted), most)):
                 callback = posted.popleft()
                 self._callbacks += 1
                 done += 1
@@ -370,6 +477,8 @@ class Reactor:
         self._check()
         timeout = Timeout(partial(callback, *arguments) if arguments else callback)
         self._posted.append(timeout.fire)
+        if self._host is not None and not self._running:
+            self._host.handle_sooner()
         return timeout
 
     def call_soon_threadsafe(
@@ -445,7 +554,13 @@ class Reactor:
             raise ValueError(f"a time-out must be at a finite time, not {when!r}") from None
         if self._origin + tick * TICK < when:
             tick += 1
-        self._wheel.add(timeout, tick)
+        if self._host is None or self._running:
+            self._wheel.add(timeout, tick)
+        else:
+            before = self._wheel.next_tick()
+            self._wheel.add(timeout, tick)
+            if self._wheel.next_tick() != before:
+                self._host.handle_sooner()
         return timeout
 
     def call_every(
@@ -471,6 +586,8 @@ class Reactor:
         of many events, to pass it on as one."""
         self._check()
         self._at_stage_end.append(callback)
+        if self._host is not None and not self._running:
+            self._host.handle_sooner()
 
     # -- descriptors -----------------------------------------------------------------------------
 
@@ -497,6 +614,8 @@ class Reactor:
         if events:
             self._poller.register(fd, events)
         self._channels[fd] = channel
+        if self.lent:
+            self.wake()  # who waits does not know of it
         return channel
 
     def modify(self, fileobj: FileDescriptorLike, events: int) -> None:
@@ -518,6 +637,8 @@ class Reactor:
         else:
             self._poller.modify(channel.fd, events)
         channel.events = events
+        if self.lent:
+            self.wake()
 
     def unregister(self, fileobj: FileDescriptorLike) -> None:
         """Forget it: no callback comes any more, in this very pass too. Before closing it, please.
@@ -530,6 +651,8 @@ class Reactor:
         if channel.events:
             channel.events = 0
             self._poller.unregister(channel.fd)
+            if self.lent:
+                self.wake()  # nobody may wait for a descriptor that is about to be closed
 
     def _channel_of(self, fileobj: FileDescriptorLike) -> Channel:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import select
 import selectors
+import sys
 from typing import Protocol
 
 FINE = 0.005
@@ -19,7 +20,10 @@ FINE = 0.005
 SELECTABLE = 1024
 """Descriptors from here on are beyond select(2), FD_SETSIZE."""
 
-__all__ = ["READ", "WRITE", "EpollPoller", "Poller", "SelectorPoller", "default_poller"]
+ALL = sys.maxsize
+"""As many as there are."""
+
+__all__ = ["ALL", "READ", "WRITE", "EpollPoller", "Poller", "SelectorPoller", "default_poller"]
 
 READ: int = selectors.EVENT_READ
 """Wait until there is something to read, or to accept. A bit, to be or-ed with WRITE."""
@@ -33,8 +37,10 @@ class Poller(Protocol):
     def register(self, fd: int, events: int) -> None: ...
     def modify(self, fd: int, events: int) -> None: ...
     def unregister(self, fd: int) -> None: ...
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+    def poll(self, timeout: float | None, most: int = ALL) -> list[tuple[int, int]]:
         """Sleep for `timeout` seconds at the most (None: without end); which are ready, for what.
+
+        `most` is how many to name; of more that are ready, each has its turn if one asks again.
 
         What is ready for reading and nothing else has READ as its mask; of any other mask, `events_of`
         says what it means.
@@ -55,10 +61,11 @@ class Poller(Protocol):
 class SelectorPoller:
     """Over any selector of the `selectors` module: kqueue, poll, select, or a user's own."""
 
-    __slots__ = ("_selector",)
+    __slots__ = ("_named", "_selector")
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
+        self._named = 0  # so many were named when there were too many: where to go on
 
     def register(self, fd: int, events: int) -> None:
         self._selector.register(fd, events)
@@ -69,8 +76,14 @@ class SelectorPoller:
     def unregister(self, fd: int) -> None:
         self._selector.unregister(fd)
 
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return [(key.fd, events) for key, events in self._selector.select(timeout)]
+    def poll(self, timeout: float | None, most: int = ALL) -> list[tuple[int, int]]:
+        found = [(key.fd, events) for key, events in self._selector.select(timeout)]
+        if len(found) > most:
+            # Always in the same order: the last ones would never be named.
+            first = self._named % len(found)
+            self._named += most
+            found = (found[first:] + found[:first])[:most]
+        return found
 
     def events_of(self, mask: int) -> int:
         return mask
@@ -113,7 +126,7 @@ class EpollPoller:
         except OSError:
             pass  # closed before it was unregistered: epoll has forgotten it by itself
 
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+    def poll(self, timeout: float | None, most: int = ALL) -> list[tuple[int, int]]:
         if not timeout:
             seconds = -1.0 if timeout is None else 0.0
         elif timeout < self._fine:
@@ -124,7 +137,9 @@ class EpollPoller:
             seconds = 0.0
         else:
             seconds = math.ceil(timeout * 1e3) * 1e-3  # down, the loop would spin for the last one
-        return self._epoll.poll(seconds, self._size)
+        # The kernel begins with those that it has not named for the longest time.
+        size = self._size
+        return self._epoll.poll(seconds, size if size < most else most)
 
     def events_of(self, mask: int) -> int:
         # As in `selectors`: an error or a hang-up is readiness for whatever is waited for.

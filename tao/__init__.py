@@ -14,6 +14,7 @@ from reactor import (
 )
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
+from tao.calls import CorrelatingCodec
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conditions import Objection, Phase, Refusal
@@ -61,6 +62,7 @@ __all__ = [
     "ConnectionState",
     "Context",
     "ContextKey",
+    "CorrelatingCodec",
     "DataSource",
     "FrameTooLargeError",
     "Group",

@@ -10,11 +10,12 @@ import itertools
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from types import TracebackType
-from typing import overload
+from typing import Any, TypeVar, overload
 
 from reactor import (
     CloseReason,
@@ -40,6 +41,8 @@ from tao.timers import ConnectionTimers
 __all__ = ["ClientConn"]
 
 logger: logging.Logger = logging.getLogger("tao")
+
+R = TypeVar("R")
 
 # One counter for all clients of a program: an id names one in a log. `next` on it is one step.
 _net_ids = itertools.count(1)
@@ -297,6 +300,9 @@ class ClientConn(Conn["ClientConn"]):
                 self._reason = CloseReason(self._session.connection.cause)
             self._over = True
             self._settled.notify_all()
+            calls, reason = self._session.pending_calls, self._reason
+        if calls is not None:
+            calls.end(self.name, reason)
 
     # -- what is different from a server's connection --------------------------------------------
 
@@ -324,6 +330,37 @@ class ClientConn(Conn["ClientConn"]):
             self._offline.append(frame)
             self._offline_size += len(frame)
             return True
+
+    @overload
+    def call(self, message: Message, timeout: float | None = None) -> Future[object]: ...
+    @overload
+    def call(
+        self, message: Message, timeout: float | None = None, *, reply: type[R]
+    ) -> Future[R]: ...
+    def call(
+        self, message: Message, timeout: float | None = None, *, reply: type[object] = object
+    ) -> Future[Any]:
+        """Send a message and return the future of the reply to it. Any thread; does not wait.
+
+        What may be a reply is a message that is registered without a handler; one with a handler goes to
+        that, as ever. Of those the next one that comes answers the oldest call; with a codec that has
+        `correlation` (see `CorrelatingCodec`), the one with the same key answers. What answers no call
+        goes to `on_message`.
+
+        `reply` is the type that it must have: the future fails with TypeError if it has another. The
+        future fails with TimeoutError when `timeout` seconds are over, and with ConnectionClosedError
+        when the connection ends before the reply, whether or not the client connects again. A call that
+        timed out or was cancelled keeps its place in the order: its reply is dropped when it comes.
+
+        The future's callbacks run on the client's worker, in its order, or on the thread that ended the
+        call; in asyncio, `await asyncio.wrap_future(client.call(message))`. Do not wait for the future
+        in a handler or callback of this client: the reply would be handled after that.
+
+        Raises as `Conn.write` does, with nothing queued, also while there is no connection and whatever
+        `offline_limit` says; and ValueError for a time-out that makes no sense, a message without
+        correlation, or one whose key is that of a call under way.
+        """
+        return self._session.call(message, timeout, reply)
 
     def close(self) -> None:
         """End in good order and for good: there will be no other connection. See `Conn.close`."""
@@ -385,7 +422,7 @@ class ClientConn(Conn["ClientConn"]):
         """
         self._check_may_wait()
         with self._settled:
-            self._settled.wait_for(self._is_settled, timeout)
+            self._wait_for(self._is_settled, timeout)
             if self.state is ConnectionState.OPEN:
                 return True
             if not self._is_settled():
@@ -417,7 +454,7 @@ class ClientConn(Conn["ClientConn"]):
         """
         self._check_may_wait()
         with self._settled:
-            self._settled.wait_for(lambda: self._over, timeout)
+            self._wait_for(lambda: self._over, timeout)
             return self._reason if self._over else None
 
     def _check_may_wait(self) -> None:
@@ -430,6 +467,15 @@ class ClientConn(Conn["ClientConn"]):
                 "a handler or callback would wait for itself here: return, and go on in on_connect or "
                 "on_close"
             )
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Under the lock."""
+        if condition() or timeout == 0.0:
+            return condition()
+        if self._reactor.thread == threading.get_ident():
+            # Between two passes: while the thread that makes them waits, it makes none.
+            raise TaoError("this would wait for itself: it is not for the reactor's own thread")
+        return self._settled.wait_for(condition, timeout)
 
     def __enter__(self) -> ClientConn:
         """Start, and wait until the connection is open. Raises ConnectionClosedError if it fails."""

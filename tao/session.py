@@ -20,6 +20,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
@@ -41,6 +42,7 @@ from reactor import (
     WriteResult,
 )
 from tao.admission import Admission, ends_stream
+from tao.calls import PendingCalls
 from tao.codec import Codec
 from tao.context import Context
 from tao.deadline import InputDeadline
@@ -69,6 +71,7 @@ FRAME_TIMEOUT = 60.0
 """Seconds for a frame unless it is set otherwise: for the largest, of 8 MiB, over a line of 1.2 Mbit/s."""
 
 C = TypeVar("C", bound=WriteCloser)
+R = TypeVar("R")
 
 Item: TypeAlias = tuple[Handler[Any], bool, Any, bytes, int, int]
 """A handler, whether it runs inline, the message for it; then the data in which the frame stood, and
@@ -192,6 +195,7 @@ class Session(Generic[C]):
         "local_address",
         "messages_in",
         "net_id",
+        "pending_calls",
         "principal",
         "remote_address",
         "server",
@@ -246,6 +250,8 @@ class Session(Generic[C]):
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self._lock = reactor.system.lock()
         self.timers: ConnectionTimers = ConnectionTimers(reactor, self.enqueue, self._lock)
+        self.pending_calls: PendingCalls | None = None
+        """Made under the lock, by the first `call`."""
         # Under the lock; made when somebody wants to wait for it.
         self._cancelled: threading.Event | None = None
         self.principal: object = None
@@ -938,6 +944,8 @@ class Session(Generic[C]):
         self._held = 0
         self._charge()
         self._log(logging.INFO, "%s: %s", self.conn, reason)
+        if self.pending_calls is not None:
+            self.pending_calls.end(self.conn.name, reason)
         if self._callbacks.on_close is None or not self._opened:
             self._on_gone(self, reason)
             return
@@ -997,6 +1005,40 @@ class Session(Generic[C]):
         if result is WriteResult.ABOVE_HIGH:
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
+
+    def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
+        """Send a message; the future of its reply. See `ClientConn.call`."""
+        with self._lock:
+            if self.pending_calls is None:
+                self.pending_calls = PendingCalls(
+                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
+                )
+                # From here on what comes without a handler may be a reply.
+                self._on_message = self._handle_reply
+        return self.pending_calls.call(message, timeout, reply)
+
+    def _write_in_line(self, message: Message) -> None:
+        """As `write`, but where other threads' writes are, even for the handler in hand."""
+        result = self.connection.write(self.codec.encode(message))
+        if result is WriteResult.CLOSED:
+            raise self._closed_error()
+        if result is WriteResult.FULL:
+            raise self._full_error()
+
+    def _handle_reply(self, context: Context[Any], _conn: WriteCloser) -> None:
+        assert self.pending_calls is not None
+        self.pending_calls.receive(context.message)
+
+    def _handle_unwanted(self, message: Any) -> None:
+        """It answers no call. On a worker."""
+        on_message = self._callbacks.on_message
+        if on_message is not None:
+            on_message(message, self.conn)
+        else:
+            self._report(
+                NotRegisteredError(f"{message!r} answers no call, and there is no on_message"),
+                False,
+            )
 
     def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
         """A frame for many, of whom this connection's own handler is the sender."""

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import reactor
+import reactor.embed.asyncio
 import tao
 import tao.testing
 from tests.examples.support import DEADLINE, ROOT, Peer, Program
@@ -35,6 +36,7 @@ _BLOCK = re.compile(
 )
 
 PROGRAMS = [
+    "tao/examples/in_asyncio.py",
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
     "tao/examples/readme_embedding.py",
@@ -42,7 +44,7 @@ PROGRAMS = [
     "tao/examples/readme_tls.py",
 ]
 
-COMMANDS = ["try", "test", "bench", "certificate"]
+COMMANDS = ["try", "test", "bench", "certificate", "hosts"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,26 @@ def test_the_server_runs_in_a_loop_of_ones_own(tmp_path: Path) -> None:
         assert program.errors == ""
 
 
+def test_the_program_in_asyncio_awaits_its_replies(tmp_path: Path) -> None:
+    path = printed("tao/examples/in_asyncio.py", tmp_path)
+    with Program([str(path)], cwd=tmp_path) as program:
+        assert program.wait() == 0
+        assert program.output.count("The echo says: ") == 3
+        assert program.errors == ""
+
+
+def test_the_tests_of_hosts_are_where_the_command_looks() -> None:
+    paths = command("hosts").partition("-m pytest ")[2].split()
+    assert len(paths) == 3
+    assert all((ROOT / path).exists() for path in paths)
+
+
+@pytest.mark.parametrize("extra", ["gevent", "glib", "qt", "trio", "twisted", "uvloop", "hosts"])
+def test_the_extras_of_hosts_are_there(extra: str) -> None:
+    assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert f"`{extra}`" in README or f",{extra}]" in README
+
+
 def test_the_test_of_a_server_passes(tmp_path: Path) -> None:
     path = printed("tao/examples/readme_testing.py", tmp_path)
     with Program([str(path)], cwd=tmp_path) as program:
@@ -268,7 +290,7 @@ def test_the_benchmark_is_there() -> None:
 
 def test_continuous_integration_takes_its_commands_from_the_page() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for name in ("try", "test"):
+    for name in ("try", "test", "hosts"):
         assert f"readme_command {name}" in script
     assert "pytest" not in script
     assert "tao.examples" not in script
@@ -369,7 +391,7 @@ def test_the_names_on_the_page_are_public() -> None:
         if not span.startswith("Total")  # expvar's
     }
     assert {"MessageRegistry", "ConnectionClosedError", "CloseReason"} <= named
-    builtin = {"ValueError", "TypeError"}
+    builtin = {"ValueError", "TypeError", "TimeoutError"}
     unknown = named - set(tao.__all__) - set(reactor.__all__) - builtin - {"SSLContext"}
     assert not unknown
 
@@ -393,7 +415,12 @@ def parameters(function: Any) -> set[str]:
 
 
 def test_the_arguments_on_the_page_exist() -> None:
-    public = [getattr(tao, name) for name in tao.__all__] + [tao.testing.Simulation, pytest.fixture]
+    public = [getattr(tao, name) for name in tao.__all__] + [
+        reactor.Reactor,
+        reactor.embed.asyncio.attach,
+        tao.testing.Simulation,
+        pytest.fixture,
+    ]
     known = set()
     for item in public:
         if isinstance(item, type):

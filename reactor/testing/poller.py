@@ -6,7 +6,7 @@ system does: what is not registered cannot be modified.
 
 from __future__ import annotations
 
-from reactor.poller import READ
+from reactor.poller import ALL, READ
 from reactor.testing.network import Network, SimulatedPipe
 from reactor.testing.scheduler import Task
 
@@ -60,7 +60,7 @@ class SimulatedPoller:
         if self._sleeper is not None and self._ready(fd):
             self._scheduler.wake(self._sleeper)
 
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+    def poll(self, timeout: float | None, most: int = ALL) -> list[tuple[int, int]]:
         """Sleep in the simulation's time."""
         scheduler = self._scheduler
         # Before others may come in between: who is held up for long must not sleep for longer.
@@ -72,7 +72,7 @@ class SimulatedPoller:
                 scheduler.wait("its poller", until)
             finally:
                 self._sleeper = None
-        return found
+        return found[:most]
 
     def _found(self) -> list[tuple[int, int]]:
         scheduler, faults = self._scheduler, self._scheduler.faults

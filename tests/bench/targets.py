@@ -18,6 +18,7 @@ from tests.bench.echo import (
     UVLOOP_EACH,
     UVLOOP_JOINED,
 )
+from tests.bench.embedded import embedded_name
 from tests.bench.results import Results
 from tests.bench.timers import TAO_TIMERS, TIMERS_REFERENCE
 from tests.bench.workload import AnyCase, Case
@@ -97,6 +98,13 @@ TARGETS = (
     Target("memory", IDLERS, TAO_POOL, ASYNCIO_EACH, maximum=0.7),
     Target("idle", IDLERS, TAO_POOL, None, maximum=0.0, figure="wake_ups"),
     Target("idle", IDLERS, TAO_POOL, None, maximum=0.0, figure="cpu_ms"),
+    *(
+        Target(
+            workload, case, embedded_name("asyncio", handlers), embedded_name("none", handlers), 0.9
+        )
+        for workload, handlers in (("embedded", "inline"), ("embedded-pool", "pool"))
+        for case in (ONE, SIXTEEN)
+    ),
     Target("timers", ADD, TAO_TIMERS, TIMERS_REFERENCE, maximum=0.6),
     Target("timers", CANCEL, TAO_TIMERS, TIMERS_REFERENCE, maximum=1.0),
     Target("timers", RESTART, TAO_TIMERS, TIMERS_REFERENCE, maximum=0.6),

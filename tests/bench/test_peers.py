@@ -12,11 +12,13 @@ import pytest
 
 from tests.bench.discovery import find_workloads
 from tests.bench.echo import BARE_EPOLL, PEERS
+from tests.bench.embedded import embedded_peers
 from tests.bench.errors import BenchError
 from tests.bench.open_connections import OpenConnections, exchange
 from tests.bench.peer import Peer
 from tests.bench.peers.frames import ECHO_TYPE, MAX_LENGTH, echo
 from tests.bench.server_process import ServerProcess
+from tests.display import lacks_display
 from tests.tls_support import Certificates, peer_context
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark is Linux only")
@@ -35,6 +37,8 @@ WORKING = {
 def _started(peer: Peer, certificate_file: Path | None = None) -> ServerProcess:
     if not peer.is_available():
         pytest.skip(f"the module {peer.requires} is not installed")
+    if peer.requires == "tkinter" and (lack := lacks_display()) is not None:
+        pytest.skip(f"Tk needs a display, and {lack}")
     return ServerProcess(peer.name, peer.command(None, certificate_file))
 
 
@@ -48,7 +52,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [*PEERS, *embedded_peers("pool")], ids=lambda peer: peer.name)
 def test_a_peer_echoes(peer: Peer) -> None:
     with _started(peer) as server:
         with OpenConnections(server.port, 64) as connections:

@@ -1,0 +1,3 @@
+from tests.reactor.embed.fixtures import host, host_name, reactor
+
+__all__ = ["host", "host_name", "reactor"]
