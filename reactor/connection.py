@@ -526,8 +526,8 @@ class Connection:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
-            behind = self._line_up(frames)
-        self._send_own(frames, behind)
+            waits = self._line_up(frames)
+        self._send_lined_up(frames, waits)
 
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
@@ -538,34 +538,29 @@ class Connection:
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
-            behind = self.outbox_size > 0 and self._line_up(frames)
+            if self._channel is None:
+                return sum(map(len, frames))
+            waits = self._line_up(frames)
         finally:
             lock.release()
-        if self._channel is None:
-            return sum(map(len, frames))
-        self._send_own(frames, behind)
+        self._send_lined_up(frames, waits)
         return 0
 
     def _line_up(self, frames: list[bytes]) -> bool:
-        """Behind what is in the outbox, if anything is; whether it is. Under the lock: once it is released,
-        other threads' frames may come, and those come behind."""
-        if not self._outbox:
+        """Put frames from `own` behind what waits, if anything does; whether it does. Under the lock under
+        which they were taken: what another thread writes from then on must not come before them."""
+        if not frames or not (self._outbox or self._queue.size):
             return False
         self._outbox += frames
         self.outbox_size += sum(map(len, frames))
         return True
 
-    def _send_own(self, frames: list[bytes], behind: bool) -> None:
-        """What was taken from `own` when nothing was in the outbox, or is in there by now."""
-        if behind:
-            self.flush()
-        elif self._queue.size or self._machine.state not in _SENDING:
-            with self._lock:
-                self._outbox[:0] = frames
-                self.outbox_size += sum(map(len, frames))
+    def _send_lined_up(self, frames: list[bytes], waits: bool) -> None:
+        """What `_line_up` has said of them. The loop's thread."""
+        if waits:
             self.flush()
         elif frames:
-            self.send(frames[0] if len(frames) == 1 else b"".join(frames), ahead=True)
+            self.send(frames[0] if len(frames) == 1 else b"".join(frames), True)
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
@@ -577,20 +572,21 @@ class Connection:
                 self.outbox_size += sum(map(len, frames))
             self.flush()
 
-    def send(self, data: bytes, *, ahead: bool = False) -> None:
-        """Send it now, behind what is queued; or `ahead` of the outbox. The loop's thread.
+    def send(self, data: bytes, first: bool = False) -> None:
+        """Send it now, behind what is queued; or, if it is `first`, before what has come into the outbox
+        since that was empty. The loop's thread.
 
         For what was under way, which is accepted in DRAINING too, and never over the limit: the
         caller sees to it that it stops when enough waits. The one that does not look at which thread
         it is on: it is called for every reply, and that would be 1 in 100 of an echo.
         """
         if (
-            (self.outbox_size and not ahead)
+            (self.outbox_size and not first)
             or self._queue.size
             or self._machine.state not in _SENDING
         ):
             with self._lock:
-                self._outbox.append(data)
+                self._outbox.insert(0 if first else len(self._outbox), data)
                 self.outbox_size += len(data)
             self.flush()
             return

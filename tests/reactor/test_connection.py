@@ -21,6 +21,7 @@ from reactor import (
     Connection,
     ConnectionOptions,
     ConnectionState,
+    Lock,
     Pause,
     Reactor,
     Watermark,
@@ -1028,6 +1029,48 @@ def test_an_os_error_of_the_handler_is_not_taken_for_the_sockets(
     assert end.handler.reason.cause is CloseCause.FAILED
     assert isinstance(end.handler.reason.error, error)
     assert "of the disk" in caplog.text
+
+
+class _Intruder:
+    """A lock; when it has been released for the first time, another writer comes before anything else."""
+
+    def __init__(self, lock: Lock, intrude: Callable[[], object]) -> None:
+        self._lock = lock
+        self._intrude: Callable[[], object] | None = intrude
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+        intrude, self._intrude = self._intrude, None
+        if intrude is not None:
+            intrude()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+@pytest.mark.parametrize("waits", [b"", b"waiting, "], ids=["nothing waits", "something waits"])
+@pytest.mark.parametrize("take", [Connection.collect, Connection.end])
+def test_what_a_handler_has_written_is_not_overtaken_while_it_is_taken(
+    make: Make, take: Callable[[Connection], object], waits: bytes
+) -> None:
+    end = make()
+    connection = end.connection
+    if waits:
+        end.write(waits)
+    connection.own += [b"handler's ", b"own, "]
+    connection._lock = _Intruder(connection._lock, lambda: end.write(b"another's"))
+    take(connection)
+    end.until_received(len(waits) + 24)
+    assert bytes(end.received) == waits + b"handler's own, another's"
 
 
 def test_its_handler_is_told_to_drain_when_the_last_write_was_just_before(make: Make) -> None:

@@ -452,6 +452,12 @@ FOUND_BEFORE = (
         "pass",
     ),
     _defect(
+        "a handler's own frames are overtaken while they are taken",
+        _CONNECTION + "_send_lined_up",
+        ", True)",
+        ")",
+    ),
+    _defect(
         "a flush ends the draining before it has begun",
         _CONNECTION + "_begin_drain",
         "if self._machine.state is _LINGERING:",
@@ -503,12 +509,6 @@ OTHERS = (
         "pass",
     ),
     _defect(
-        "a change of codec is forgotten with bytes under way",
-        _SESSION + "_join_input",
-        "self._backlog = True",
-        "pass",
-    ),
-    _defect(
         "a change of codec drops timers and callbacks",
         _SESSION + "_read_again",
         "self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]",
@@ -521,12 +521,6 @@ OTHERS = (
         "if False:",
     ),
     _defect(
-        "a handler's own frames are overtaken while they are taken",
-        _CONNECTION + "_send_own",
-        "ahead=True",
-        "ahead=False",
-    ),
-    _defect(
         "a handler's own frames are sent again at its end",
         _CONNECTION + "end",
         "frames = frames[self._own_taken :]",
@@ -535,8 +529,8 @@ OTHERS = (
     _defect(
         "a handler's own frames are lost when it is collected",
         _CONNECTION + "collect",
-        "self._send_own(frames, behind)",
-        "self._send_own(frames[:-1], behind)",
+        "self._send_lined_up(frames, waits)",
+        "self._send_lined_up(frames[:-1], waits)",
     ),
     _defect(
         "the outbox's count forgets a handler's frames",

@@ -55,8 +55,9 @@ HEADER = struct.Struct("<iI")
 _VALUE = struct.Struct("<BHI")
 
 HEARTBEAT_SIZE = 16
-LONGEST_FRAME = 1000
-"""None of a run is longer."""
+LONGEST_FILLING = 400
+LONGEST_FRAME = HEADER.size + _VALUE.size + LONGEST_FILLING
+"""Bytes; none of a run is longer."""
 
 MOST_HEARTBEATS = 100_000
 """That may wait on one connection; nobody counts them."""
@@ -293,8 +294,16 @@ class Ledger:
                 scheduler.add_sleeper(end.look)
 
             def start(self, sock: Any) -> None:
-                ledger._by_session[id(self._handler)].socket = sock
+                ledger.end_with(self).socket = sock
                 super().start(sock)
+
+            def _drop_oldest(self, size: int) -> int:
+                frames = len(self._outbox) + self.frames_dropped
+                freed = super()._drop_oldest(size)
+                if len(self._outbox) + self.frames_dropped != frames:
+                    # The ledger cannot tell: it does not know whom a broadcast has reached.
+                    ledger.end_with(self).broken("frames have made room, and are not counted")
+                return freed
 
         with mock.patch("tao.session.Connection", Watched):
             yield
@@ -302,6 +311,10 @@ class Ledger:
     def end_of(self, conn: Any) -> End:
         """The one that a callback is about."""
         return self._by_session[id(conn._session)]
+
+    def end_with(self, connection: Connection) -> End:
+        """The one that is this connection's."""
+        return self._by_session[id(connection._handler)]
 
     @contextmanager
     def callback(self, conn: Any, what: str) -> Iterator[End]:

@@ -52,6 +52,7 @@ from tests.simulate.ledger import (
     BAD,
     HEADER,
     INLINE,
+    LONGEST_FILLING,
     POOLED,
     UNHANDLED,
     UNKNOWN,
@@ -158,6 +159,8 @@ class Run:
         self.dice = random.Random(f"scenario {seed}")
         # Of messages that make room for others there are few where the pipes are wide.
         self._broadcasts = self.dice.random() < 0.3
+        # Many connections for few workers, who take their time and get in each other's way.
+        self._crowded = self.dice.random() < 0.1
         self.simulation = Simulation(seed, self._faults(), interruptible=_INTERRUPTIBLE)
         self.ledger = Ledger(self.simulation.note, lambda: self.simulation.time)
         self.final_reasons: dict[object, CloseReason] = {}
@@ -167,9 +170,6 @@ class Run:
         self._threads: list[threading.Thread] = []
         self._executors_of_clients = self.simulation.executor(4)
         self._shared_loop: Reactor | None = None
-        self._crowded = (
-            self.dice.random() < 0.1
-        )  # many connections for few workers, who take their time
         self._sleeps = self._crowded or self.dice.random() < 0.7
         self._in_step = self._crowded or self.dice.random() < 0.5
         self._close_on_error = self.dice.random() < 0.5
@@ -192,7 +192,7 @@ class Run:
             return dice.uniform(0.0, most) if dice.random() < how_often else 0.0
 
         return Faults(
-            switch=dice.choice([0.02, 0.1, 0.3]),
+            switch=0.3 if self._crowded else dice.choice([0.02, 0.1, 0.3]),
             interrupt=sometimes(0.05, 0.2),
             slowness=sometimes(0.05),
             longest_pause=dice.choice([0.0002, 0.002, 0.02]),
@@ -216,7 +216,7 @@ class Run:
         high = dice.choice([100, 200] if self._broadcasts else [100, 1000, 100_000])
         return ConnectionOptions(
             output=Watermark(dice.choice([0, high // 2, high]), high),
-            output_limit=dice.choice([high, 5 * high, 1_000_000]),
+            output_limit=dice.choice([high, high, 5 * high, 1_000_000]),
             drain_timeout=dice.choice([0.05, 1.0, 10.0]),
             linger_timeout=dice.choice([0.0, 0.1, 2.0]),
         )
@@ -350,7 +350,7 @@ class Run:
             do = Do.REPLY if not towards_client else Do.NOTHING
         if do in _SLEEPING and not self._sleeps:
             do = Do.NOTHING
-        return Note(kind, Name(source, number), do, dice.choice([0, 0, 5, 60, 400]))
+        return Note(kind, Name(source, number), do, dice.choice([0, 0, 5, 60, LONGEST_FILLING]))
 
     # -- what the application does ---------------------------------------------------------------
 
@@ -581,6 +581,8 @@ class Run:
         conns = self.server.connections()
         if self._broadcasts and self._chance(0.5):
             for _ in range(self.dice.choice([1, 3, 20])):
+                if self._chance(0.5):
+                    self._write_to_another(6000 + source)  # which may have to make room
                 self.broadcast(2000 + source)
         elif conns:
             conn = self.dice.choice(conns)
@@ -628,10 +630,12 @@ class Run:
 
     def _speak(self, sock: socket.socket, source: int) -> None:
         dice = self.dice
-        stream = b"".join(
-            self._note(source, number, towards_client=False).frame()
-            for number in range(dice.randrange(12))
-        )
+        notes = [
+            self._note(source, number, towards_client=False) for number in range(dice.randrange(12))
+        ]
+        if self._chance(0.3):  # it asks for more than it reads
+            notes = [Note(POOLED, note.name, Do.REPLY, LONGEST_FILLING) for note in notes]
+        stream = b"".join(note.frame() for note in notes)
         if self._chance(0.2):
             stream += HEADER.pack(-1, 0xFFFF_FFFF)  # no frame can be so long
         elif self._chance(0.3):
@@ -648,7 +652,7 @@ class Run:
         """A thread that uses the server's loop as any program may, beside the server."""
         (loop, *_) = self.simulation.reactors
         sockets: list[SimulatedSocket] = []
-        exchanged: list[SimulatedSocket] = []
+        silenced: list[SimulatedSocket] = []
         timeouts: list[Timeout] = []
 
         def connect() -> None:
@@ -661,11 +665,18 @@ class Run:
         def handle_ready(sock: SimulatedSocket) -> None:
             if not sock.ready() & WRITE:
                 self.ledger.broken(f"{sock!r} is said to be ready, and is not")
-            loop.modify(sock, 0)
-            if len(sockets) == 2 and not exchanged:
-                exchanged.append(sock)
-                close([other for other in sockets if other is not sock])
+            if sock in silenced:
+                self.ledger.broken(f"{sock!r} is ready for what nobody waits for any more")
+            silence(sock)
+            if len(silenced) == 1:
+                one, another = (other for other in sockets if other is not sock)
+                silence(one)
+                close([another])
                 connect()  # with the number of the one that has just been closed
+
+        def silence(sock: SimulatedSocket) -> None:
+            loop.modify(sock, 0)
+            silenced.append(sock)
 
         def close(chosen: list[SimulatedSocket]) -> None:
             for sock in list(chosen):
@@ -678,8 +689,8 @@ class Run:
                 self.ledger.broken("of two time-outs that cancel each other, both fire")
 
         def begin() -> None:
-            connect()
-            connect()
+            for _ in range(3):
+                connect()
             timeouts.extend(loop.call_later(0.002, fire, me) for me in (0, 1))
 
         loop.call_soon_threadsafe(begin)

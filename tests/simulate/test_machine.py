@@ -23,13 +23,22 @@ from hypothesis.stateful import (
 )
 
 from reactor.testing import SimulatedSocket, SimulationError
-from tao import ClientConn, ConnectionState, ServerConn
-from tests.simulate.ledger import BAD, INLINE, POOLED, UNHANDLED, UNKNOWN, Do, Name, Note
+from tao import ClientConn, ServerConn
+from tests.simulate.ledger import (
+    BAD,
+    INLINE,
+    LONGEST_FILLING,
+    POOLED,
+    UNHANDLED,
+    UNKNOWN,
+    Do,
+    Name,
+    Note,
+)
 from tests.simulate.scenario import EXPECTED, Run
 
 KINDS = st.sampled_from([POOLED, INLINE, UNHANDLED, BAD, UNKNOWN])
-SIZES = st.sampled_from([0, 1, 50, 400])
-LONGEST_FRAME = 8 + 7 + 400
+SIZES = st.sampled_from([0, 1, 50, LONGEST_FILLING])
 
 PAUSES = st.sampled_from([0.0005, 0.003, 0.1, 2.0])
 
@@ -186,16 +195,6 @@ class Service(RuleBasedStateMachine):
     @invariant()
     def nothing_is_broken(self) -> None:
         assert not self.run.ledger.broken_rules
-
-    @invariant()
-    def what_waits_is_within_its_limit(self) -> None:
-        """What handlers in hand return is let go over it, as far as the high watermark and one frame."""
-        limit = self.run.options.output_limit
-        for end in self.run.ledger.ends:
-            if end.connection.state is ConnectionState.OPEN:
-                assert (
-                    end.connection.pending <= limit + self.run.options.output.high + LONGEST_FRAME
-                )
 
 
 TestService = Service.TestCase

@@ -28,7 +28,7 @@ def mentions_any(kind: object) -> bool:
     return any(map(mentions_any, typing.get_args(kind)))
 
 
-def annotations(node: ast.AST) -> Iterator[str]:
+def annotations_of(node: ast.AST) -> Iterator[str]:
     """Those of a function's parameters and result, or of an attribute."""
     if isinstance(node, Function):
         arguments = node.args
@@ -60,7 +60,7 @@ def signatures() -> Iterator[tuple[str, str, str]]:
                     if overloaded or getattr(statement, "name", "") == "__init__":
                         nodes.append((f"{entry.name}.init", entry.module, statement))
             for name, module, node in nodes:
-                for annotation in annotations(node):
+                for annotation in annotations_of(node):
                     yield f"{package}.{name}", module, annotation
 
 
