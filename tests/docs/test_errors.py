@@ -156,7 +156,7 @@ def start_twice() -> None:
 def pass_a_result_for_a_callback() -> None:
     loop = reactor.Reactor()
     try:
-        loop.call_soon(print())  # type: ignore[func-returns-value, arg-type]
+        loop.call_soon(print())  # type: ignore[arg-type]
     finally:
         loop.close()
 
@@ -184,7 +184,7 @@ def run_within() -> None:
 
 
 def decorate_for_what_cannot_be_read() -> None:
-    tao.MessageRegistry().handler(int)(print)  # type: ignore[arg-type, type-var]
+    tao.MessageRegistry().handler(int)(print)  # type: ignore[arg-type]
 
 
 def look_for_nobody() -> None:
