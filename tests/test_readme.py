@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import operator
 import re
 import shlex
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -37,9 +41,12 @@ _BLOCK = re.compile(
 
 PROGRAMS = [
     "tao/examples/in_asyncio.py",
+    "tao/examples/readme_asyncio.py",
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
     "tao/examples/readme_embedding.py",
+    "tao/examples/readme_from_asyncio.py",
+    "tao/examples/readme_protocol.py",
     "tao/examples/readme_testing.py",
     "tao/examples/readme_tls.py",
 ]
@@ -187,6 +194,60 @@ def test_the_test_of_a_server_passes(tmp_path: Path) -> None:
         assert program.wait() == 0
         assert program.output == "a hundred seeds have passed\n"
         assert program.errors == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")
+def test_the_protocol_of_ones_own_is_spoken(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_protocol.py", tmp_path)
+    with Program([str(path), "0"], cwd=tmp_path) as server:
+        address = server.address()
+        with Peer(address) as peer, Peer(address) as other:
+            for sensor, value, mean in [(1, 2.0, (1, 2.0)), (2, 9.0, (1, 9.0)), (1, 4.0, (2, 3.0))]:
+                peer.send(10, struct.pack("<Hd", sensor, value))
+                assert peer.receive() == (11, struct.pack("<Id", *mean))
+            other.send(10, struct.pack("<Hd", 1, 5.0))  # each has its own
+            assert other.receive() == (11, struct.pack("<Id", 1, 5.0))
+            other.send(10, b"too short")
+            assert other.at_end()
+            peer.send(10, bytes(11))  # too long
+            assert peer.at_end()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "FrameTooLargeError" not in server.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")
+@pytest.mark.parametrize("name", ["readme_asyncio", "readme_from_asyncio"])
+def test_the_two_servers_side_by_side_do_the_same(name: str, tmp_path: Path) -> None:
+    path = printed(f"tao/examples/{name}.py", tmp_path)
+    texts = ["hello", "", "Grüße", "x" * 1000]
+    requests = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
+    replies = b"".join(
+        len(text.upper().encode()).to_bytes(4, "big") + text.upper().encode() for text in texts
+    )
+    with Program([str(path), "0"], cwd=tmp_path) as server:
+        address = server.address()
+        with socket.create_connection(address, timeout=DEADLINE) as peer:
+            for start in range(0, len(requests), 7):
+                peer.sendall(requests[start : start + 7])
+            received = b""
+            while len(received) < len(replies):
+                received += peer.recv(4096)
+            assert received == replies
+            peer.sendall((1001).to_bytes(4, "big"))  # too long
+            assert peer.recv(1) == b""
+        server.signal(signal.SIGTERM)
+        server.wait()
+
+
+def test_the_table_for_those_who_come_from_asyncio_is_of_what_there_is() -> None:
+    """What stands on its left is asyncio's, and is spelt as there."""
+    start = README.index("| with asyncio | here |")
+    rows = README[start:].split("\n\n", 1)[0].splitlines()[2:]
+    names = {name for row in rows for name in re.findall(r"asyncio((?:\.\w+)+)", row)}
+    assert len(names) >= 8
+    for name in names:
+        assert operator.attrgetter(name[1:])(asyncio)
 
 
 # -- TLS -----------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ WAY_OUT = re.compile(
 
 # What the framework says of a peer, or of the network, which the reader of a log can do nothing about.
 OF_THE_PEER = re.compile(
-    r"the peer|read too slowly|is closing or closed|took too long|nothing came"
+    r"the peer|read too slowly|is closing or closed|took too long|nothing came|"
+    r"not connected to|nothing was queued$"
 )
 
 
