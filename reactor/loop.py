@@ -416,15 +416,16 @@ class Reactor:
             if self._wheel:
                 self._expired.extend(self._wheel.advance(self._tick_at(now)))
             expired = self._expired
-            for _ in range(min(len(expired), most)):
-                # Taken one by one, so that what KeyboardInterrupt leaves is run by the next pass.
-                due = expired.popleft()
-                self._fired += 1
-                done += 1
-                try:
-                    due.fire()
-                except Exception:
-                    _log_failure(due)
+            if expired:  # an echo's pass has none
+                for _ in range(min(len(expired), most)):
+                    # Taken one by one, so that what KeyboardInterrupt leaves is run by the next pass.
+                    due = expired.popleft()
+                    self._fired += 1
+                    done += 1
+                    try:
+                        due.fire()
+                    except Exception:
+                        _log_failure(due)
             self._end_stage()
             posted = self._posted
             for _ in range(min(len(posted), most)):
