@@ -368,7 +368,7 @@ class Reactor:
         if self._host is not None:
             raise HostError(f"this reactor is driven by {self._host!r}; detach it from there first")
         if self._running:
-            raise ReentrancyError("this reactor runs already; a host drives one that nobody runs")
+            raise ReentrancyError("this reactor runs already; stop it before a host drives it")
         self._host = host
         self.thread = threading.get_ident()
 

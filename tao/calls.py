@@ -81,7 +81,7 @@ class PendingCalls:
         if correlation is not None:
             key = correlation(message)
             if key is None:
-                raise ValueError(f"{message!r} has no correlation: its reply could not be told")
+                raise ValueError(f"{message!r} needs a correlation: its reply could not be told")
         call = _Call(key, reply)
         with self._lock:
             # Before it is sent: the reply may come before the write returns.
@@ -141,7 +141,7 @@ class PendingCalls:
                 call.future.set_result(message)
             else:
                 call.future.set_exception(
-                    TypeError(f"the reply is {message!r}, and not of type {call.reply.__name__}")
+                    TypeError(f"the reply must be of type {call.reply.__name__}, not {message!r}")
                 )
         except InvalidStateError:
             logger.debug("dropped %r: its call was cancelled, or had timed out", message)

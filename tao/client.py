@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from reactor import (
     CloseReason,
@@ -338,8 +338,12 @@ class ClientConn(Conn["ClientConn"]):
         self, message: Message, timeout: float | None = None, *, reply: type[R]
     ) -> Future[R]: ...
     def call(
-        self, message: Message, timeout: float | None = None, *, reply: type[object] = object
-    ) -> Future[Any]:
+        self,
+        message: Message,
+        timeout: float | None = None,
+        *,
+        reply: type[R] | type[object] = object,
+    ) -> Future[R] | Future[object]:
         """Send a message and return the future of the reply to it. Any thread; does not wait.
 
         What may be a reply is a message that is registered without a handler; one with a handler goes to

@@ -1077,10 +1077,11 @@ class Session(Generic[C]):
         self._reactor.wake()
 
     def _closed_error(self) -> ConnectionClosedError:
-        what = "is closing or closed"
         if self.connection.state in (ConnectionState.CONNECTING, ConnectionState.HANDSHAKING):
-            what = "is not connected yet (`wait_connected` waits for that)"
-        return ConnectionClosedError(f"{self.conn} {what}: nothing was queued")
+            return ConnectionClosedError(
+                f"{self.conn} is not connected yet: nothing was queued; wait_connected() comes first"
+            )
+        return ConnectionClosedError(f"{self.conn} is closing or closed: nothing was queued")
 
     def _full_error(self) -> WouldBlockError:
         waiting = self.connection.pending + max(0, self._uncollected)

@@ -68,7 +68,9 @@ class _Host:
         if self._over or gevent.getcurrent() is self._greenlet:
             return function()
         if _thread() != self._thread:
-            raise WrongThreadError("this is for the greenlets of the hub that drives the reactor")
+            raise WrongThreadError(
+                "this is for the greenlets of the hub that drives the reactor; call it from one of them"
+            )
         result: AsyncResult[T] = AsyncResult()
 
         def job() -> None:

@@ -26,15 +26,15 @@ OWN = {
 }
 
 WAY_OUT = re.compile(
-    r"\b(must|needs?|call|catch|choose|escape|expect|leave|make|modify|pass|put|raise|register|remove|"
-    r"return|see|stop|unregister|use|wait|is an?|is the)\b"
+    r"\b(must|needs?|call|catch|choose|comes? first|detach|escape|expect|leave|make|modify|pass|put|"
+    r"raise|register|remove|return|see|stop|unregister|use|wait|is an?|is the)\b"
     r"|\bis\b.* not \{\}"
 )
 """What is expected, or what to do."""
 
 # What the framework says of a peer, or of the network, which the reader of a log can do nothing about.
 OF_THE_PEER = re.compile(
-    r"the peer|read too slowly|is closing or closed|took too long|nothing came|"
+    r"the peer|read too slowly|is closing or closed|ended before a reply|took too long|nothing came|"
     r"not connected to|nothing was queued$"
 )
 

@@ -201,7 +201,7 @@ def test_replies_with_a_key_come_in_any_order(listener: socket.socket) -> None:
 
 def test_keys_are_checked_where_the_call_is_made(listener: socket.socket) -> None:
     with connected(listener, codec=Keyed()) as (client, peer):
-        with pytest.raises(ValueError, match="no correlation"):
+        with pytest.raises(ValueError, match="needs a correlation"):
             client.call(Sample(1, b"\0"))
         first = client.call(Sample(1, b"1?"))
         with pytest.raises(ValueError, match="under way"):
