@@ -191,9 +191,9 @@ def test_an_idle_reactor_makes_no_passes(
                 attached.detach()
                 host.stop()
             else:
-                host.call_later(0.3, look)
+                host.call_later(0.15, look)
 
-        host.call_later(0.2, look)
+        host.call_later(0.1, look)
 
     host.run(begin)
     assert passes[0] == passes[1]

@@ -197,7 +197,7 @@ def test_an_idle_server_makes_no_passes(host: HostUnderTest, reactor: Reactor) -
         def look() -> None:
             passes.append(reactor.passes)
             if len(passes) == 1:
-                host.call_later(0.3, look)
+                host.call_later(0.15, look)
             else:
                 server.stop()
                 peers[0].close()
@@ -208,7 +208,7 @@ def test_an_idle_server_makes_no_passes(host: HostUnderTest, reactor: Reactor) -
             host.stop()
 
         # A worker that has run out of work says so once more, in PARKING's time.
-        poll(host, lambda: not thread.is_alive(), lambda: host.call_later(0.3, look))
+        poll(host, lambda: not thread.is_alive(), lambda: host.call_later(0.2, look))
 
     host.run(begin)
     assert passes[0] == passes[1]
@@ -232,6 +232,19 @@ def test_waiting_on_the_hosts_thread_is_refused(host: HostUnderTest, reactor: Re
         poll(host, lambda: server.stop().finished and client.wait_closed(0.0), end)
 
     host.run(begin)
+
+
+def test_a_stop_of_what_nobody_drives_does_not_wait() -> None:
+    """Before it is attached, and when it has been detached: who drives it then finishes the stop."""
+    reactor = Reactor()
+    server = Server(registry=echo_registry(), reactor=reactor)
+    server.listen(LOCAL)
+    began = time.monotonic()
+    assert not server.stop(DEADLINE).finished
+    assert time.monotonic() - began < DEADLINE / 2
+    while not server.stop().finished:
+        reactor.run_once(0.01)
+    reactor.close()
 
 
 def test_a_call_is_awaited_where_the_client_is_driven() -> None:
