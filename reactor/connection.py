@@ -540,10 +540,13 @@ class Connection:
                 self._own_taken = self.own_size = 0
             if self._channel is None:
                 return sum(map(len, frames))
-            waits = self._line_up(frames)
+            waits = bool(self._outbox or self._queue.size) and self._line_up(frames)
         finally:
             lock.release()
-        self._send_lined_up(frames, waits)
+        if len(frames) == 1 and not waits:
+            self.send(frames[0], True)  # the usual case
+        else:
+            self._send_lined_up(frames, waits)
         return 0
 
     def _line_up(self, frames: list[bytes]) -> bool:

@@ -156,6 +156,8 @@ def check_pool(pool: WorkerPool) -> str | None:
     finds what it has forgotten, but late."""
     if pool._ready and not pool._drains:
         return f"{len(pool._ready)} jobs wait, and no worker has been called"
+    if pool._finished and not (pool._watching or pool._reactor._posted):
+        return f"{len(pool._finished)} jobs have been run, and the loop has not been told"
     return None
 
 

@@ -192,7 +192,7 @@ class Run:
             return dice.uniform(0.0, most) if dice.random() < how_often else 0.0
 
         return Faults(
-            switch=0.3 if self._crowded else dice.choice([0.02, 0.1, 0.3]),
+            switch=0.1 if self._crowded else dice.choice([0.02, 0.1, 0.3]),
             interrupt=sometimes(0.05, 0.2),
             slowness=sometimes(0.05),
             longest_pause=dice.choice([0.0002, 0.002, 0.02]),
@@ -333,7 +333,7 @@ class Run:
                     8,
                     8,
                     4,
-                    20 if self._crowded else 2,
+                    100 if self._crowded else 2,
                     0.5,
                     0.3,
                     0.2,
@@ -368,7 +368,8 @@ class Run:
         return bool(result)
 
     def _sleep(self) -> None:
-        length = self.dice.choice([0.0005, 0.003, 0.1, LONGEST_SLEEP])
+        short = () if self._crowded else (0.0005, 0.003)
+        length = self.dice.choice([*short, 0.1, LONGEST_SLEEP])
         if self._in_step:  # those who sleep wake at the same moment, and get in each other's way
             length -= self.simulation.time % length
         self.simulation.sleep(length)
@@ -633,7 +634,7 @@ class Run:
         notes = [
             self._note(source, number, towards_client=False) for number in range(dice.randrange(12))
         ]
-        if self._chance(0.3):  # it asks for more than it reads
+        if not self._crowded and self._chance(0.3):  # it asks for more than it reads
             notes = [Note(POOLED, note.name, Do.REPLY, LONGEST_FILLING) for note in notes]
         stream = b"".join(note.frame() for note in notes)
         if self._chance(0.2):
