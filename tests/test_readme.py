@@ -27,6 +27,7 @@ import reactor
 import reactor.embed.asyncio
 import tao
 import tao.testing
+from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
@@ -514,12 +515,16 @@ def amount(text: str) -> object:
 
 def test_the_limits_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (`[^|]+) \| ([^|]+) \| [^|]+ \|$", README, re.MULTILINE)
-    assert len(rows) == 18
+    assert len(rows) == 20
     for name, owners, default in rows:
         for owner in re.findall(r"`(\w+)`", owners):
             parameter = inspect.signature(getattr(tao, owner)).parameters[name]
             if name == "output":  # made anew for each: the signature has a placeholder
                 assert tao.ConnectionOptions().output == amount(default)
+            elif name == "memory_limit":  # depends on another
+                least, each = re.findall(r"\d+ [KM]iB", default)
+                assert default_memory_limit(1000) == amount(least)
+                assert default_memory_limit(1_000_000) / 1_000_000 == amount(each)
             else:
                 assert parameter.default == amount(default), (owner, name)
 

@@ -234,7 +234,7 @@ def test_waiting_on_the_hosts_thread_is_refused(host: HostUnderTest, reactor: Re
     host.run(begin)
 
 
-def test_a_stop_of_what_nobody_drives_does_not_wait() -> None:
+def test_a_stop_of_what_nobody_drives_does_not_wait_for_its_grace() -> None:
     """Before it is attached, and when it has been detached: who drives it then finishes the stop."""
     reactor = Reactor()
     server = Server(registry=echo_registry(), reactor=reactor)
