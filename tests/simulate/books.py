@@ -91,6 +91,8 @@ def stuck(session: Session[Any]) -> str | None:
         found = _stuck_bytes(connection)
         if found is not None:
             return found
+    if session._cancelled is not None and session.cancelled and not session._cancelled.is_set():
+        return "somebody waits to be told that nothing is wanted any more, and is not told"
     if state is ConnectionState.OPEN:
         found = _stuck_reading(session)
     elif state in _ENDING:

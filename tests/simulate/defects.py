@@ -191,7 +191,10 @@ DROPPED_WRITES = (
     ),
     _defect("a reply overtakes the queue", _CONNECTION + "send", "or self._queue.size", ""),
     _defect(
-        "a reply overtakes the outbox", _CONNECTION + "send", "self.outbox_size and", "False and"
+        "a reply overtakes the outbox",
+        _CONNECTION + "send",
+        "(self.outbox_size and not first)",
+        "False",
     ),
     _defect(
         "a broadcast overtakes the outbox", _CONNECTION + "send_at_once", "or self.outbox_size", ""

@@ -346,6 +346,8 @@ class Run:
                     1,
                 ],
             )[0]
+        if do is Do.BROADCAST and self._chance(0.5):
+            kind = INLINE
         if kind == INLINE and do not in _FOR_THE_LOOP:
             do = Do.REPLY if not towards_client else Do.NOTHING
         if do in _SLEEPING and not self._sleeps:
@@ -547,7 +549,7 @@ class Run:
                 *("write", "sleep", "close", "abort", "pause", "resume"),
                 *("timer", "cancel", "codec", "server", "clock"),
             ],
-            [30, 8, 0.3, 0.2, 1, 2, 1, 1, 0.5, 2, 0.5],
+            [30, 8, 0.3, 0.2, 1, 2, 2, 3, 1.5, 2, 0.5],
         )[0]
         try:
             if what == "write":
@@ -613,7 +615,7 @@ class Run:
         source = self.new_source()
         try:
             self._speak(sock, source)
-            how = dice.randrange(5)
+            how = dice.randrange(4)
             if how == 0:
                 sock.reset()
             elif how == 1:
@@ -635,7 +637,10 @@ class Run:
             self._note(source, number, towards_client=False) for number in range(dice.randrange(12))
         ]
         if not self._crowded and self._chance(0.3):  # it asks for more than it reads
-            notes = [Note(POOLED, note.name, Do.REPLY, LONGEST_FILLING) for note in notes]
+            kinds = dice.choice([(POOLED,), (INLINE,), (POOLED, INLINE)])
+            notes = [
+                Note(dice.choice(kinds), note.name, Do.REPLY, LONGEST_FILLING) for note in notes
+            ]
         stream = b"".join(note.frame() for note in notes)
         if self._chance(0.2):
             stream += HEADER.pack(-1, 0xFFFF_FFFF)  # no frame can be so long
