@@ -23,7 +23,7 @@ from tao.message import Message
 
 __all__ = ["CorrelatingCodec", "PendingCalls"]
 
-logger = logging.getLogger("tao")
+logger: logging.Logger = logging.getLogger("tao")
 
 R = TypeVar("R")
 

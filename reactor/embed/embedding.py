@@ -63,7 +63,8 @@ class Embedding:
     """A reactor and the host that drives it, until `detach`. The host's thread.
 
     Also a context manager, which detaches in the end. `budget` is how many seconds a turn of the
-    reactor's may take before it lets the host go on; a callback is not interrupted.
+    reactor's may take before it lets the host go on; a callback is not interrupted. Raises ValueError for
+    one that is not positive, and as `Reactor.set_host` does.
     """
 
     def __init__(self, reactor: Reactor, host: HostLoop, budget: float = BUDGET) -> None:

@@ -16,7 +16,7 @@ from reactor.loop import Reactor
 __all__ = ["attach"]
 
 
-def attach(reactor: Reactor, host: Any = None, *, budget: float = BUDGET) -> Embedding:
+def attach(reactor: Reactor, host: object = None, *, budget: float = BUDGET) -> Embedding:
     """Have `host`, a reactor of twisted's, drive this one; `twisted.internet.reactor` if none is given.
 
     `host` provides IReactorFDSet, IReactorTime and IReactorThreads, as all of twisted's do but that of

@@ -15,7 +15,7 @@ from reactor.loop import Reactor
 
 __all__ = ["Waiter"]
 
-logger = logging.getLogger("reactor")
+logger: logging.Logger = logging.getLogger("reactor")
 
 
 class Waiter:

@@ -9,6 +9,7 @@ attributes, and the same on every Python.
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
@@ -17,14 +18,20 @@ from pathlib import Path
 from types import ModuleType
 
 import reactor
+import reactor.embed
 import tao
 import tao.testing
 
-__all__ = ["PACKAGES", "PAGE", "Entry", "Function", "Member", "entries", "page"]
+__all__ = ["PACKAGES", "PAGE", "Entry", "Function", "Member", "adapters", "entries", "page"]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
-PACKAGES: dict[str, ModuleType] = {"tao": tao, "tao.testing": tao.testing, "reactor": reactor}
+PACKAGES: dict[str, ModuleType] = {
+    "tao": tao,
+    "tao.testing": tao.testing,
+    "reactor": reactor,
+    "reactor.embed": reactor.embed,
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -121,17 +128,19 @@ def _definitions() -> dict[tuple[str, str], tuple[ast.stmt, str, str]]:
     return found
 
 
-def _defined(name: str, value: object) -> tuple[str, ast.stmt, str, str]:
-    """A value has no module of its own: it stands where one assigns to that name."""
-    module = getattr(value, "__module__", "")
-    if (module, name) in _definitions():
-        return (module, *_definitions()[module, name])
-    ((key, definition),) = [
-        (key, definition)
-        for key, definition in _definitions().items()
-        if key[1] == name and isinstance(definition[0], ast.Assign | ast.AnnAssign)
-    ]
-    return (key[0], *definition)
+def _defined(package: str, name: str) -> tuple[str, ast.stmt, str, str]:
+    """Where it is defined, which is where the package has it from: directly, or by another package."""
+    module = package
+    while (module, name) not in _definitions():
+        tree = _tree(str(inspect.getsourcefile(importlib.import_module(module))))
+        (module,) = [
+            statement.module
+            for statement in tree.body
+            if isinstance(statement, ast.ImportFrom) and statement.module is not None
+            for alias in statement.names
+            if name == (alias.asname or alias.name)
+        ]
+    return (module, *_definitions()[module, name])
 
 
 def _parameters(node: Function, *, bound: bool) -> list[str]:
@@ -266,7 +275,7 @@ def entries(package: str) -> list[Entry]:
     found = []
     for name in PACKAGES[package].__all__:
         value = getattr(PACKAGES[package], name)
-        module, node, doc, module_doc = _defined(name, value)
+        module, node, doc, module_doc = _defined(package, name)
         if isinstance(node, ast.ClassDef):
             text = _class_text(name, value, node)
             members = _all_members(value)
@@ -282,6 +291,16 @@ def entries(package: str) -> list[Entry]:
             text = name if annotation is None else f"{name}: {ast.unparse(annotation)}"
             found.append(Entry(package, name, "value", module, text, doc, module_doc, node))
     return found
+
+
+def adapters() -> list[tuple[str, Function]]:
+    """The `attach` of each module of `reactor.embed`, by the module's name: they import their hosts."""
+    return [
+        (module, statement)
+        for (module, name), (statement, _, _) in _definitions().items()
+        if module.startswith("reactor.embed.") and name == "attach"
+        if isinstance(statement, ast.FunctionDef)
+    ]
 
 
 # -- the page ------------------------------------------------------------------------------------
@@ -328,4 +347,9 @@ def page() -> str:
         lines += [f"## {package}", "", _first(doc), "", ", ".join(names) + ".", ""]
         for entry in entries(package):
             lines += _entry_lines(entry, set() if package == "reactor" else in_reactor)
+        if package == "reactor.embed":
+            lines += ["### attach", ""]
+            for module, node in adapters():
+                doc = ast.get_docstring(node) or ""
+                lines.append(f"- `{module}`, `{_signature(node, bound=False)}`: {_first(doc)}")
     return "\n".join(lines).rstrip("\n") + "\n"

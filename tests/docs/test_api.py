@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reactor
-from tests.docs.api import PACKAGES, PAGE, entries, page
+from tests.docs.api import PACKAGES, PAGE, adapters, entries, page
 from tests.examples.support import ROOT
 
 
@@ -13,7 +13,9 @@ def test_the_page_is_in_step_with_the_code() -> None:
 
 def test_all_public_names_are_on_it() -> None:
     headings = [line[4:] for line in page().splitlines() if line.startswith("### ")]
-    assert headings == [name for package in PACKAGES.values() for name in package.__all__]
+    names = [name for package in PACKAGES.values() for name in package.__all__]
+    assert headings == [*names, "attach"]  # the adapters, each in a module of its own
+    assert {"reactor.embed.asyncio", "reactor.embed.frames"} <= {module for module, _ in adapters()}
 
 
 def test_what_it_shows_can_be_found() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.api import PACKAGES, Entry, Function, entries
+from tests.docs.api import PACKAGES, Entry, Function, adapters, entries
 
 ENTRIES = {
     f"{package}.{entry.name}": entry
@@ -70,6 +70,15 @@ def test_what_a_class_has_says_what_it_is(name: str) -> None:
         assert re.search(rf"\b{member.name}\b", entry.doc), f"{name} is not described"
     else:
         check_meaning(name, member.doc)
+
+
+@pytest.mark.parametrize(("module", "node"), adapters(), ids=[module for module, _ in adapters()])
+def test_what_attaches_says_how(module: str, node: Function) -> None:
+    doc = ast.get_docstring(node) or ""
+    check_meaning(module, doc)
+    assert "Raises" in doc
+    words_of_threads = ("thread", "loop's")
+    assert any(word in doc for word in words_of_threads), f"{module}: on which thread?"
 
 
 def functions() -> Iterator[tuple[str, Function, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 import socket
@@ -14,6 +15,7 @@ import pytest
 import reactor
 import tao
 import tao.testing
+from reactor.embed.asyncio import attach
 from tests.docs.api import PACKAGES
 from tests.support import DEADLINE, LOCAL, Calls, ManualClock, Sample, as_bytes, wait_until
 
@@ -158,6 +160,16 @@ def of_a_conversation(run: ExitStack) -> Told:
     }
 
 
+def of_a_host(run: ExitStack) -> Told:
+    """What there is while asyncio drives a reactor."""
+    loop = reactor.Reactor()
+    run.callback(loop.close)
+    host = asyncio.new_event_loop()
+    run.callback(host.close)
+    embedding = run.enter_context(attach(loop, host))
+    return {"reactor.embed.Embedding": (embedding, "of <Reactor idle.* in <.*EventLoop")}
+
+
 @pytest.fixture(scope="module")
 def told() -> Iterator[Told]:
     with ExitStack() as run:
@@ -166,6 +178,7 @@ def told() -> Iterator[Told]:
             **values(),
             **of_the_loop(run),
             **of_a_conversation(run),
+            **of_a_host(run),
             "tao.testing.Simulation": (simulation, "seed 3"),
         }
 

@@ -157,7 +157,9 @@ def test_pyright_finds_it_in_order(python: Path, project: Path) -> None:
 
 @pytest.mark.parametrize("package", ["reactor", "tao"])
 def test_pyright_finds_the_types_complete(package: str, python: Path, project: Path) -> None:
-    # It takes the first Python of the path for the one that the packages are installed in.
-    result = run([*pyright_command(), "--verifytypes", package], cwd=project, path=python.parent)
+    # It takes the first Python of the path for the one that the packages are installed in. What is
+    # external are the hosts of `reactor.embed`, which are not installed here, and tkinter's own gaps.
+    verify: Command = [*pyright_command(), "--verifytypes", package, "--ignoreexternal"]
+    result = run(verify, cwd=project, path=python.parent)
     assert "Type completeness score: 100%" in result.stdout, result.stdout[-3000:]
     assert result.returncode == 0
