@@ -328,7 +328,7 @@ class Ledger:
         if end.running:
             end.broken(f"{what} while another callback runs")
         # On the loop, the reply of the one before is not yet counted when it is asked who may begin.
-        most = end.session._output_high + LONGEST_FRAME
+        most = end.session._options.connection.output.high + LONGEST_FRAME
         unread = end.session._uncollected
         if unread > most and not what.startswith(("on_error", "on_close")):
             end.broken(f"{what} while {unread} bytes of those before it wait for the peer")
