@@ -116,7 +116,7 @@ def _stuck_bytes(connection: Connection) -> str | None:
 def _stuck_reading(session: Session[Any]) -> str | None:
     connection = session.connection
     paused, channel = connection.paused, connection._channel
-    if paused & Pause.OUTPUT and connection.pending <= connection._options.output.low:
+    if paused & Pause.OUTPUT and connection.pending <= connection.output_low:
         return "reading is paused for a peer that has read"
     waits = session._batch is not None or session._inbox or session._backlog
     if paused & Pause.WORK and not waits:
