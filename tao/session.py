@@ -904,7 +904,9 @@ class Session(Generic[C]):
 
     def handle_writable(self) -> None:
         """The peer has read."""
-        self._advance()
+        # Not at once: what sends may be `handle_data`, below, which has not yet put where `_advance`
+        # looks what it has decoded, and may be inside a handler.
+        self._reactor.post(self._advance)
 
     def handle_closed(self, reason: CloseReason) -> None:
         """The state is CLOSED. on_close comes when the handler in hand has returned."""
