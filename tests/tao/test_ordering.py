@@ -19,6 +19,7 @@ import pytest
 
 from tao import (
     ConnectionOptions,
+    ConnectionState,
     Context,
     MessageRegistry,
     Server,
@@ -26,7 +27,7 @@ from tao import (
     Watermark,
     WriteCloser,
 )
-from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame
+from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
 
 CONNECTIONS = 50
 FRAME_SIZE = 16
@@ -397,3 +398,51 @@ def test_a_peer_that_reads_while_its_messages_are_decoded_does_not_disturb_their
         peer.receive(rest)
         assert peer.receive_frames(3) == [(1, b"inline"), (1, b"first"), (1, b"second")]
         assert server.metrics().errors == {}
+
+
+def test_a_server_that_stops_answers_all_that_it_has_read() -> None:
+    """Also when all replies so far are sent at once, in the middle of a piece that has more requests."""
+    filled: Calls[int] = Calls()
+    held, read = threading.Event(), threading.Event()
+    begun: Calls[bool] = Calls()
+    conns: Calls[WriteCloser] = Calls()
+    registry = MessageRegistry()
+
+    def hold(_context: Context[bytes], _conn: WriteCloser) -> None:
+        assert held.wait(DEADLINE)
+
+    def begin(_context: Context[bytes], conn: WriteCloser) -> None:
+        filled.add(fill(server, conn))
+        conns.add(conn)
+
+    def answer(_context: Context[bytes], _conn: WriteCloser) -> Sample:
+        begun.add(True)
+        assert read.wait(DEADLINE)
+        return Sample(1, bytes(40_000))
+
+    registry.register(1, as_bytes, hold)
+    registry.register(2, as_bytes, begin, inline=True)
+    registry.register(3, as_bytes, answer, inline=True)
+    options = ConnectionOptions(output=Watermark(65_536, 65_536))
+    server = Server(registry=registry, options=options, buffer_size=1)
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(2) + frame(1) + frame(3) * 20)
+        [size] = filled.wait()
+        reports: Calls[int] = Calls()
+        stopper = threading.Thread(target=lambda: reports.add(server.stop(DEADLINE).drained))
+        stopper.start()
+        try:
+            [conn] = conns.wait()
+            assert isinstance(conn, ServerConn)
+            assert wait_until(lambda: conn.state is ConnectionState.DRAINING)
+            held.set()
+            begun.wait()
+            peer.receive(size)
+            read.set()
+            rest = -size % len(frame(9, bytes(60_000)))
+            assert len(peer.receive_to_end()) == rest + 20 * len(frame(1, bytes(40_000)))
+            assert reports.wait() == [1]
+        finally:
+            held.set()
+            read.set()
+            stopper.join()
