@@ -667,6 +667,10 @@ class Session(Generic[C]):
                     self._fail_stream(error, data)
                 return
         self._backlog = whole
+        if whole:
+            # Not late as long as it is not its turn, and a deadline that comes due then is not set again:
+            # what of it is still missing when it is looked at next has its time from there on.
+            self._partial = -1
         self._input.put(data, needed)
 
     def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
