@@ -137,7 +137,12 @@ class PendingCalls:
             self._unwanted(message)
             return
         try:
-            if isinstance(message, call.reply):
+            try:
+                fits = isinstance(message, call.reply)
+            except TypeError as error:  # a Protocol, say: the call has lost its place, and must end
+                call.future.set_exception(error)
+                return
+            if fits:
                 call.future.set_result(message)
             else:
                 call.future.set_exception(

@@ -181,6 +181,7 @@ class Session(Generic[C]):
         "_partial",
         "_pool",
         "_reactor",
+        "_reads_backlog",
         "_registry",
         "_reported",
         "_starved_since",
@@ -266,6 +267,8 @@ class Session(Generic[C]):
         self._decoded_by = codec  # what has decoded the messages in the inbox and the batch
         self._input = ReceiveBuffer()
         self._backlog = False  # whether the input begins with frames for which there was no room
+        # Whether that is being decoded: replies to some of it may be sent, and others are still to come.
+        self._reads_backlog = False
         self._inbox: list[Item] = []
         # Bytes of what is in the inbox and in the batch, and of the batch alone; what the ledger has of
         # them and of the input.
@@ -527,7 +530,11 @@ class Session(Generic[C]):
             # Unless a reply could not be sent: then the end is near, and nothing more is begun.
             if self._backlog and not self._inbox and self._closed_with is None:
                 self._backlog = False
-                self.handle_data(self._input.take())
+                self._reads_backlog = True
+                try:
+                    self.handle_data(self._input.take())
+                finally:
+                    self._reads_backlog = False
         self._after_decode()
         self.connection.check_drained()
 
@@ -660,6 +667,10 @@ class Session(Generic[C]):
                     self._fail_stream(error, data)
                 return
         self._backlog = whole
+        if whole:
+            # Not late as long as it is not its turn, and a deadline that comes due then is not set again:
+            # what of it is still missing when it is looked at next has its time from there on.
+            self._partial = -1
         self._input.put(data, needed)
 
     def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
@@ -758,7 +769,7 @@ class Session(Generic[C]):
 
     def is_idle(self) -> bool:
         """Whether nothing is under way that may still write. The loop's thread."""
-        if self._batch is not None or self._inbox or self._backlog:
+        if self._batch is not None or self._inbox or self._backlog or self._reads_backlog:
             return False
         # What one codec took for the beginning of a frame may be whole ones to the next.
         return self.codec is self._decoded_by or not self._input.size
@@ -904,7 +915,9 @@ class Session(Generic[C]):
 
     def handle_writable(self) -> None:
         """The peer has read."""
-        self._advance()
+        # Not at once: what sends may be `handle_data`, below, which has not yet put where `_advance`
+        # looks what it has decoded, and may be inside a handler.
+        self._reactor.post(self._advance)
 
     def handle_closed(self, reason: CloseReason) -> None:
         """The state is CLOSED. on_close comes when the handler in hand has returned."""

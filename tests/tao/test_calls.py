@@ -20,6 +20,7 @@ from tao import (
     Backoff,
     ClientConn,
     CloseReason,
+    Codec,
     ConnectionClosedError,
     Context,
     CorrelatingCodec,
@@ -404,6 +405,20 @@ def test_a_reply_of_another_type_fails_its_call(listener: socket.socket) -> None
         peer.receive_frame()
         peer.send_frame(REPLY, b"bytes")
         assert second.result(DEADLINE) == b"bytes"
+
+
+def test_a_type_that_cannot_be_asked_for_fails_its_call_and_nothing_else(
+    listener: socket.socket,
+) -> None:
+    with connected(listener) as (client, peer):
+        call = client.call(Sample(1), reply=Codec)  # type: ignore[type-abstract]
+        peer.receive_frame()
+        peer.send_frame(REPLY, b"first")
+        assert isinstance(error_of(call), TypeError)
+        second = client.call(Sample(1), reply=bytes)
+        peer.receive_frame()
+        peer.send_frame(REPLY, b"second")
+        assert second.result(DEADLINE) == b"second"
 
 
 def test_a_write_that_is_refused_leaves_no_call(listener: socket.socket) -> None:

@@ -201,6 +201,19 @@ def test_frames_that_wait_for_room_are_not_late() -> None:
         assert not seen.reasons
 
 
+def test_a_frame_whose_turn_comes_after_its_time_has_a_deadline_then() -> None:
+    """Whether it is let in hangs on the message before it, which takes longer than a frame may."""
+    with (
+        watched(Faults.none(), frame_timeout=10.0) as seen,
+        seen.simulation.peer(seen.server) as peer,
+    ):
+        peer.sendall(frame(SLOW, b"15") + struct.pack("<iI", ORDER, 1000) + bytes(10))
+        seen.simulation.sleep(14.0)
+        assert not seen.reasons
+        seen.simulation.sleep(26.0)
+        seen.check_expired("not whole")
+
+
 def test_no_deadline_is_left_over_by_who_is_lost_while_it_is_answered() -> None:
     with ManualLoop() as loop:
         registry = MessageRegistry()

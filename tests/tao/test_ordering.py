@@ -17,8 +17,17 @@ from typing import Any
 
 import pytest
 
-from tao import Context, MessageRegistry, Server, WriteCloser
-from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame
+from tao import (
+    ConnectionOptions,
+    ConnectionState,
+    Context,
+    MessageRegistry,
+    Server,
+    ServerConn,
+    Watermark,
+    WriteCloser,
+)
+from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
 
 CONNECTIONS = 50
 FRAME_SIZE = 16
@@ -352,3 +361,88 @@ def test_what_is_written_before_a_block_arrives_at_any_moment() -> None:
                 assert other.receive_frame() == (1, b"")
         finally:
             release.release()
+
+
+def fill(server: Server, conn: WriteCloser) -> int:
+    """By an inline handler: broadcast until the kernel takes no more; how many bytes it has taken."""
+    assert isinstance(conn, ServerConn)
+    value = bytes(60_000)
+    sent = 0
+    while not conn.pending:
+        server.broadcast(Sample(9, value))
+        sent += len(frame(9, value))
+    return sent - conn.pending
+
+
+def test_a_peer_that_reads_while_its_messages_are_decoded_does_not_disturb_their_order() -> None:
+    """An inline handler's broadcast pauses its own connection, and its reply, by finding that the peer
+    has read, ends the pause: in the middle of a piece with messages for the workers."""
+    filled: Calls[int] = Calls()
+    read = threading.Event()
+    registry = MessageRegistry()
+
+    def answer(_context: Context[bytes], conn: WriteCloser) -> Sample:
+        filled.add(fill(server, conn))
+        assert read.wait(DEADLINE)
+        return Sample(1, b"inline")
+
+    registry.register(1, as_bytes, echo)
+    registry.register(2, as_bytes, answer, inline=True)
+    server = Server(registry=registry, options=ConnectionOptions(output=Watermark(0, 0)))
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(2) + frame(1, b"first") + frame(1, b"second"))
+        [size] = filled.wait()
+        rest = -size % len(frame(9, bytes(60_000)))
+        peer.receive(size)
+        read.set()
+        peer.receive(rest)
+        assert peer.receive_frames(3) == [(1, b"inline"), (1, b"first"), (1, b"second")]
+        assert server.metrics().errors == {}
+
+
+def test_a_server_that_stops_answers_all_that_it_has_read() -> None:
+    """Also when all replies so far are sent at once, in the middle of a piece that has more requests."""
+    filled: Calls[int] = Calls()
+    held, read = threading.Event(), threading.Event()
+    begun: Calls[bool] = Calls()
+    conns: Calls[WriteCloser] = Calls()
+    registry = MessageRegistry()
+
+    def hold(_context: Context[bytes], _conn: WriteCloser) -> None:
+        assert held.wait(DEADLINE)
+
+    def begin(_context: Context[bytes], conn: WriteCloser) -> None:
+        filled.add(fill(server, conn))
+        conns.add(conn)
+
+    def answer(_context: Context[bytes], _conn: WriteCloser) -> Sample:
+        begun.add(True)
+        assert read.wait(DEADLINE)
+        return Sample(1, bytes(40_000))
+
+    registry.register(1, as_bytes, hold)
+    registry.register(2, as_bytes, begin, inline=True)
+    registry.register(3, as_bytes, answer, inline=True)
+    options = ConnectionOptions(output=Watermark(65_536, 65_536))
+    server = Server(registry=registry, options=options, buffer_size=1)
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(2) + frame(1) + frame(3) * 20)
+        [size] = filled.wait()
+        reports: Calls[int] = Calls()
+        stopper = threading.Thread(target=lambda: reports.add(server.stop(DEADLINE).drained))
+        stopper.start()
+        try:
+            [conn] = conns.wait()
+            assert isinstance(conn, ServerConn)
+            assert wait_until(lambda: conn.state is ConnectionState.DRAINING)
+            held.set()
+            begun.wait()
+            peer.receive(size)
+            read.set()
+            rest = -size % len(frame(9, bytes(60_000)))
+            assert len(peer.receive_to_end()) == rest + 20 * len(frame(1, bytes(40_000)))
+            assert reports.wait() == [1]
+        finally:
+            held.set()
+            read.set()
+            stopper.join()
