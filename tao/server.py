@@ -332,8 +332,8 @@ class Server:
         `grace` seconds is cut off. Called from another thread, it returns when all is over, within
         the grace and a little. Called by a handler, by a signal handler or on the loop's thread,
         which with a `reactor` is that of its host, it sets things in motion and returns, since it would
-        wait for itself; likewise with a reactor that nobody drives at the moment. Again and again is
-        once, but a shorter grace holds. May be called from any thread and from signal handlers.
+        wait for itself. Again and again is once, but a shorter grace holds. May be called from any
+        thread and from signal handlers.
         """
         if not (math.isfinite(grace) and grace >= 0.0):
             raise ValueError(f"grace must be a number of seconds, not {grace!r}")
@@ -353,14 +353,9 @@ class Server:
             reactor.post(partial(self._begin_stop, grace))
             reactor.wake()
             # The loop's thread, in a pass or between two of them, and a handler would wait for
-            # themselves; and with a reactor that nobody drives, for nobody.
+            # themselves.
             here = threading.get_ident()
-            driven = self._given_reactor is None or reactor.thread != 0
-            if (
-                driven
-                and here not in (reactor.thread, self._serving_thread)
-                and not pool.on_worker()
-            ):
+            if here not in (reactor.thread, self._serving_thread) and not pool.on_worker():
                 self._finished.wait(grace + STOP_MARGIN)
         finished = self._finished.is_set() and not self._left_behind
         return StopReport(self._drained, self._aborted, finished)
