@@ -48,6 +48,7 @@ class Conversation:
 
     def end(self) -> None:
         """When the host's loop has ended, and the reactor is detached: the rest is done here."""
+        self._reactor.run_once(0)  # this thread drives it now: `stop` only begins here
         while not self._server.stop().finished:
             self._reactor.run_once(0.05)
         self._reactor.close()

@@ -166,6 +166,7 @@ def test_an_inline_handler_may_stop_and_detach(host: HostUnderTest, reactor: Rea
         threads[0].start()
 
     host.run(begin)
+    reactor.run_once(0)  # it is this thread's again
     while not server.stop(0.5).finished:
         reactor.run_once(0.01)
     threads[0].join(DEADLINE)
