@@ -490,7 +490,7 @@ OTHERS = (
     _defect(
         "a reply waits for nobody to say that there is room",
         _SESSION + "handle_writable",
-        "self._advance()",
+        "self._reactor.post(self._advance)",
         "pass",
     ),
     _defect(
