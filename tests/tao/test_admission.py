@@ -201,7 +201,7 @@ def test_a_pipelined_login_and_order(login_inline: bool, order_inline: bool) -> 
         [error] = watched.errors.wait()
         assert str(error).startswith("message number 2 is not allowed")
         assert wait_until(lambda: watched.server.metrics().errors == {"AdmissionError": 1})
-        assert watched.server.metrics().messages_in == 302
+        assert wait_until(lambda: watched.server.metrics().messages_in == 302)
         peer.send_frame(LOGIN, b"Bob")
         assert peer.is_cut_off()
     [reason] = watched.reasons.wait()
