@@ -35,7 +35,7 @@ P = ParamSpec("P")
 
 
 class Waiters:
-    """Tasks that wait for the same thing."""
+    """Tasks that wait for the same thing. `len()` is how many."""
 
     __slots__ = ("_scheduler", "_tasks")
 
@@ -52,6 +52,9 @@ class Waiters:
         finally:
             if task in self._tasks:
                 self._tasks.remove(task)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     def wake(self, count: int | None = None) -> None:
         """The first `count` of them, or all."""
@@ -265,6 +268,11 @@ class SimulatedEvent(threading.Event):
         self._is_set = True
         self._waiters.wake()
         self._scheduler.point()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return len(self._waiters) > 0
 
     def clear(self) -> None:
         """Undo `set`."""

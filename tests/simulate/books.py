@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from reactor import READ, WRITE, Connection, ConnectionState, Connector, Pause, WorkerPool
+from reactor.testing.threads import SimulatedEvent
 from tao import Server
 from tao.session import _NO_MESSAGE, Session, _held_by
 
@@ -91,7 +92,8 @@ def stuck(session: Session[Any]) -> str | None:
         found = _stuck_bytes(connection)
         if found is not None:
             return found
-    if session._cancelled is not None and session.cancelled and not session._cancelled.is_set():
+    event = session._cancelled
+    if isinstance(event, SimulatedEvent) and event.awaited and session.cancelled:
         return "somebody waits to be told that nothing is wanted any more, and is not told"
     if state is ConnectionState.OPEN:
         found = _stuck_reading(session)
