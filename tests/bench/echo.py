@@ -8,7 +8,7 @@ from tests.bench.errors import BenchError
 from tests.bench.load import LoadSpec, run_load
 from tests.bench.peer import Peer
 from tests.bench.server_process import ServerProcess
-from tests.bench.workload import Case, Column, Conditions, Sample
+from tests.bench.workload import Case, Column, Conditions, Grid, Sample, Workload
 
 TAO_POOL = "tao-pool"
 TAO_INLINE = "tao-inline"
@@ -143,3 +143,31 @@ def sample_of_load(server: ServerProcess, spec: LoadSpec, program: Path) -> Samp
         "server_cpu": server_cpu / elapsed,
         "load_cpu": load.cpu_seconds / load.seconds,
     }
+
+
+def echo_workload(name: str, summary: str, peers: tuple[Peer, ...], grid: Grid) -> Workload:
+    """An echo under other conditions than the first one's, measured and shown as that is."""
+    return Workload(
+        name=name,
+        summary=summary,
+        peers=peers,
+        grid=grid,
+        reference=UVLOOP_EACH,
+        headline=ECHO_HEADLINE,
+        columns=ECHO_COLUMNS,
+        measure=measure_echo,
+        note=ECHO_NOTE,
+    )
+
+
+SINGLE_LOOP_PEERS = peers_named(
+    TAO_POOL,
+    TAO_INLINE,
+    ASYNCIO_EACH,
+    ASYNCIO_JOINED,
+    ASYNCIO_BUFFERED,
+    UVLOOP_EACH,
+    UVLOOP_JOINED,
+    BARE_EPOLL,
+)
+"""Those that stand for the others where all of them would take too long."""

@@ -1,26 +1,19 @@
 """What the tests of faults share.
 
-Contents: POOLED, INLINE, ALL_ONES, Watched, check_alive, header, serving; in_child, sleeping_server.
+Contents: POOLED, INLINE, ALL_ONES, Watched, check_alive, header, serving, sleeping_server.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import struct
-import sys
 import threading
 import time
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from tao import CloseReason, Context, MessageRegistry, Server, ServerConn, WriteCloser
-from tests.support import DEADLINE, Calls, Peer, Sample, as_bytes, frame, wait_until
+from tests.support import Calls, Peer, Sample, as_bytes, frame, wait_until
 
 __all__ = [
     "ALL_ONES",
@@ -29,8 +22,6 @@ __all__ = [
     "Watched",
     "check_alive",
     "header",
-    "in_child",
-    "needs_fork",
     "serving",
     "sleeping_server",
 ]
@@ -94,31 +85,6 @@ def serving(server: Server) -> Iterator[None]:
     finally:
         server.stop()
         thread.join()
-
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
-
-
-def in_child(function: Callable[[], object]) -> int:
-    """Fork, call it in the child, and return the child's exit code: 0 if nothing was raised."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        # From 3.12 on: other threads run here; the child does nothing with theirs but refuse.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(int(DEADLINE))  # one that hangs is ended
-            function()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
 
 
 def sleeping_server(watched: Watched, peer: Peer) -> ServerConn:

@@ -11,10 +11,9 @@ from tests.faults.support import (
     POOLED,
     Watched,
     check_alive,
-    in_child,
-    needs_fork,
     sleeping_server,
 )
+from tests.forking import in_child, needs_fork
 from tests.support import DEADLINE, LOCAL, Peer, Sample
 
 # Those that end something come last: whatever they are refused for, it is not for that.

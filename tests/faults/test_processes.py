@@ -18,10 +18,9 @@ from tests.faults.support import (
     POOLED,
     Watched,
     check_alive,
-    in_child,
-    needs_fork,
     sleeping_server,
 )
+from tests.forking import in_child, needs_fork
 from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes
 
 needs_signals = pytest.mark.skipif(

@@ -10,10 +10,8 @@ import select
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,6 +31,7 @@ from reactor import (
     Timeout,
     WrongThreadError,
 )
+from tests.forking import in_child, needs_fork
 from tests.reactor.support import (
     DEADLINE,
     LoopThread,
@@ -44,8 +43,6 @@ from tests.reactor.support import (
 )
 
 Pair = tuple[socket.socket, socket.socket]
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 
 
 @pytest.fixture
@@ -1241,29 +1238,6 @@ def test_a_receive_buffer_is_shared_by_size(reactor: Reactor) -> None:
 # -- fork ----------------------------------------------------------------------------------------
 
 
-def _in_child(function: Callable[[], object]) -> int:
-    """Fork, call it in the child, and return the child's exit code: 0 if nothing was raised."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        # From 3.12 on: other threads of the test run may exist; the child touches none of theirs.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
 @needs_fork
 def test_a_forked_child_is_refused_and_leaves_the_parent_alone(
     any_reactor: Reactor, pair: Pair
@@ -1291,7 +1265,7 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(
         with pytest.raises(ForkError, match="fork"):
             any_reactor.unregister(channel)
 
-    assert _in_child(child) == 0
+    assert in_child(child) == 0
 
     pair[1].send(b"x")
     run_until(any_reactor, lambda: got == [READ], "the parent's event")
@@ -1305,7 +1279,7 @@ def test_a_child_may_close_the_reactor_inside_a_pass(reactor: Reactor, pair: Pai
     got: list[int] = []
     codes: list[int] = []
     reactor.register(pair[0], READ, got.append)
-    reactor.call_soon(lambda: codes.append(_in_child(reactor.close)))
+    reactor.call_soon(lambda: codes.append(in_child(reactor.close)))
     reactor.run_once(0)
     assert codes == [0]
 
@@ -1322,4 +1296,4 @@ def test_a_child_can_make_a_reactor_of_its_own(reactor: Reactor) -> None:
         own.close()
 
     reactor.run_once(0)
-    assert _in_child(child) == 0
+    assert in_child(child) == 0
