@@ -169,7 +169,7 @@ class WorkerPool:
         if not self._submit_asked:
             self._reactor.call_at_stage_end(self._submit)
             self._submit_asked = True
-        else:
+        elif self._reactor.thread != threading.get_ident():
             self._reactor.check_thread()
         self._ready.append(job)
 

@@ -411,8 +411,15 @@ class Session(Generic[C]):
         elif start < len(data):
             self._keep(data[start:], whole)
         elif alone and inbox and not (inbox[0][1] or self._interrupted) and connection.undisturbed:
-            self._charge()
-            self._submit()  # the usual case of one with pooled handlers
+            # The usual case of pooled handlers: what `_after_decode` would do, without its calls, which
+            # were 4 in 100 of the processor time of such an echo.
+            held = self._held
+            ledger.moved += held - self._charged
+            self._charged = self._batch_held = held
+            self._batch, self._inbox = inbox, []
+            self._pool.submit(self)
+            if ledger.posted + ledger.moved > ledger.high:
+                ledger.press()
             return
         self._after_decode()
 

@@ -57,15 +57,15 @@ LOST_WAKE_UPS = (
     _defect("close does not wake the loop", _CONNECTION + "_end", "self._notify()", "pass"),
     _defect(
         "write thinks for ever that a flush is posted",
-        _CONNECTION + "_take_outbox",
+        _CONNECTION + "_flush",
         "self._flush_posted = False",
         "self._flush_posted = True",
     ),
     _defect(
         "a flush is forgotten between its posting and its run",
-        _CONNECTION + "flush",
-        "        if queue.size or self._paused",
-        "        self._flush_posted = True\n        if queue.size or self._paused",
+        _CONNECTION + "_flush",
+        "        if not done or",
+        "        self._flush_posted = True\n        if not done or",
     ),
     _defect(
         "a worker never wakes the loop",
@@ -179,13 +179,13 @@ DROPPED_WRITES = (
     ),
     _defect(
         "a flush forgets its rest",
-        _CONNECTION + "flush",
+        _CONNECTION + "_flush",
         "            self._after_send()",
         "            pass",
     ),
     _defect(
         "a flush overtakes the queue",
-        _CONNECTION + "flush",
+        _CONNECTION + "_flush_in_steps",
         "if queue.size and not self._send_queue()",
         "if False",
     ),
@@ -579,9 +579,9 @@ OTHERS = (
     ),
     _defect(
         "what is sent stays charged",
-        _CONNECTION + "flush",
-        "elif self._charged:",
-        "elif False:",
+        _CONNECTION + "_flush",
+        "self._ledger.moved -= charged",
+        "pass",
     ),
     _defect(
         "what a lost connection has held stays charged",
@@ -597,7 +597,7 @@ OTHERS = (
     ),
     _defect(
         "what is in flight is counted for ever",
-        _CONNECTION + "flush",
+        _CONNECTION + "_flush",
         "self._in_flight = 0",
         "pass",
     ),
