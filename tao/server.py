@@ -249,6 +249,7 @@ class Server:
             else listen(address, backlog=self._backlog, system=self._system)
         )
         sock.setblocking(False)
+        set_no_delay(sock)  # what it accepts has that from it
         bound = cast(SocketAddress, sock.getsockname())
         try:
             reactor = self._ensure_reactor()
@@ -516,7 +517,6 @@ class Server:
         if most is not None and host and self._per_address[host] >= most:
             self._refuse(sock, address, "max_connections_per_address", most)
             return
-        set_no_delay(sock)
         reactor, pool, budget = self._reactor, self._pool, self._budget
         assert reactor is not None and pool is not None and budget is not None
         self._metrics.connections_total += 1
@@ -705,7 +705,7 @@ class Server:
                 self._budget.ledger.post(queued)
             if unflushed and reactor is not None and pool is not None:
                 reactor.post(partial(Connection.flush_all, unflushed))
-                pool.notify()
+                pool.wake()
         return BroadcastReport(sent, refused, closed)
 
     def group(self, name: str) -> Group[ServerConn]:

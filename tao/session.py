@@ -85,6 +85,12 @@ its place in the queue."""
 # answers, and a server that stops owes them. After any other end, nothing that waits is begun.
 _SEEN_THROUGH = frozenset({CloseCause.PEER_CLOSED, CloseCause.STOPPED})
 
+_ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING, ConnectionState.CLOSED)
+
+# What a session has for its input until a frame comes in pieces: many never need one of their own.
+# Only looked at.
+_NOTHING_KEPT = ReceiveBuffer()
+
 
 @dataclass(slots=True)
 class Callbacks(Generic[C]):
@@ -185,6 +191,7 @@ class Session(Generic[C]):
         "_registry",
         "_reported",
         "_starved_since",
+        "_timers",
         "_took",
         "_undecoded",
         "_unhandled",
@@ -200,7 +207,6 @@ class Session(Generic[C]):
         "principal",
         "remote_address",
         "server",
-        "timers",
     )
 
     def __init__(
@@ -249,8 +255,7 @@ class Session(Generic[C]):
         self._on_message = _handler_of(callbacks.on_message, conn)
         self._on_open = on_open  # called on the loop's thread
         self._on_gone = on_gone  # called on the loop's thread when on_close has returned
-        self._lock = reactor.system.lock()
-        self.timers: ConnectionTimers = ConnectionTimers(reactor, self.enqueue, self._lock)
+        self._timers: ConnectionTimers | None = None  # made under the lock, by the first who asks
         self.pending_calls: PendingCalls | None = None
         """Made under the lock, by the first `call`."""
         # Under the lock; made when somebody wants to wait for it.
@@ -265,7 +270,7 @@ class Session(Generic[C]):
         self._interrupted = False
         # The loop's thread.
         self._decoded_by = codec  # what has decoded the messages in the inbox and the batch
-        self._input = ReceiveBuffer()
+        self._input = _NOTHING_KEPT  # `_own_input` makes one of its own
         self._backlog = False  # whether the input begins with frames for which there was no room
         # Whether that is being decoded: replies to some of it may be sent, and others are still to come.
         self._reads_backlog = False
@@ -306,12 +311,13 @@ class Session(Generic[C]):
             reactor,
             self,
             options=options.connection,
-            notify=pool.notify,
+            waker=pool,
             tls=tls,
             pause_on_output=pause_on_output,
             ledger=self._ledger,
         )
         """The bytes below."""
+        self._lock = self.connection.lock
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
@@ -637,18 +643,19 @@ class Session(Generic[C]):
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
-        data = self._input.pass_over(data)
+        kept = self._own_input()
+        data = kept.pass_over(data)
         if not data:
             return None
         if self.codec is self._decoded_by:
-            joined = self._input.join(data)
+            joined = kept.join(data)
             self._charge()
             if self._ledger.pressed:
                 self.weigh()
             return joined
         # What was read before these, and not handled, is the new codec's too: `_advance` will see to
         # it when the handler that has changed it returns.
-        self._input.append(data)
+        kept.append(data)
         self._backlog = True
         self._after_decode()
         return None
@@ -669,7 +676,7 @@ class Session(Generic[C]):
                     self.messages_in += 1
                     self._inbox.append(self._failure(error, b"", 0, 0))
                     self._held += MESSAGE_COST
-                    self._input.skip(max(0, needed - len(data)))
+                    self._own_input().skip(max(0, needed - len(data)))
                 else:
                     self._fail_stream(error, data)
                 return
@@ -678,7 +685,12 @@ class Session(Generic[C]):
             # Not late as long as it is not its turn, and a deadline that comes due then is not set again:
             # what of it is still missing when it is looked at next has its time from there on.
             self._partial = -1
-        self._input.put(data, needed)
+        self._own_input().put(data, needed)
+
+    def _own_input(self) -> ReceiveBuffer:
+        if self._input is _NOTHING_KEPT:
+            self._input = ReceiveBuffer()
+        return self._input
 
     def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
         """See `Admission.decide`."""
@@ -741,7 +753,7 @@ class Session(Generic[C]):
         data = b"".join(pieces)
         self._backlog = bool(data)
         if data:
-            self._input.put(data)
+            self._own_input().put(data)
         self.connection.resume_reading(Pause.PROTOCOL)
 
     def _drop_waiting(self) -> None:
@@ -907,8 +919,22 @@ class Session(Generic[C]):
         if on_connect(self.conn) is False:
             self.close(CloseCause.REFUSED)
 
+    @property
+    def timers(self) -> ConnectionTimers:
+        """What sets this connection's timers, and ends them. Any thread."""
+        with self._lock:
+            timers = self._timers
+            if timers is not None:
+                return timers
+            timers = self._timers = ConnectionTimers(self._reactor, self.enqueue, self._lock)
+        # From here on `_end_timers` would find them. If it has been here before, the end had begun.
+        if self.connection.state in _ENDING:
+            timers.end()
+        return timers
+
     def _end_timers(self) -> None:
-        self.timers.end()
+        if self._timers is not None:
+            self._timers.end()
         for keeper in (self._keeper, self._first_deadline, self._frame_deadline):
             if keeper is not None:
                 keeper.stop()
@@ -960,7 +986,7 @@ class Session(Generic[C]):
             self._unhandled,
             self._input.size + self._undecoded,
         )
-        self._input.take()
+        self._input = _NOTHING_KEPT
         self._held = 0
         self._charge()
         self._log(logging.INFO, "%s: %s", self.conn, reason)
@@ -1146,7 +1172,7 @@ class Session(Generic[C]):
         if self.handler_thread != threading.get_ident():
             # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
             self._reactor.post(self._advance)
-            self._pool.notify()
+            self._pool.wake()
 
     @property
     def cancelled(self) -> bool:
