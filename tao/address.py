@@ -93,9 +93,9 @@ def _check_port(port: int, first_port: int) -> None:
 def format_address(address: object) -> str:
     """`host:port`, `[host]:port`, a path, `@name` for an abstract name, or "-" for none.
 
-    `parse_address` reads it again, unless it is a bare file name. An IPv4 address in IPv6's form, as a socket for both gives it, is
-    shown as the IPv4 address that it is (RFC 4291, 2.5.5.2); a scope by its interface's name (RFC 4007,
-    11).
+    `parse_address` reads it again, unless it is a bare file name. An IPv4 address in IPv6's form, as a
+    socket for both gives it, is shown as the IPv4 address that it is (RFC 4291, 2.5.5.2); a scope by
+    its interface's name (RFC 4007, 11).
     """
     if isinstance(address, tuple):
         host, port = host_of(address), address[1]
