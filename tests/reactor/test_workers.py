@@ -421,9 +421,7 @@ def test_a_worker_leaves_the_loop_asleep_only_if_it_will_look_soon() -> None:
     assert woken or (sleep is not None and sleep < 0.1), "the post would have been slept over"
 
 
-def test_wake_from_no_worker_wakes_the_loop_at_once(
-    reactor: Reactor, make_pool: MakePool
-) -> None:
+def test_wake_from_no_worker_wakes_the_loop_at_once(reactor: Reactor, make_pool: MakePool) -> None:
     pool = make_pool()
     got: list[int] = []
 
