@@ -267,4 +267,4 @@ def _name_of(handler: object) -> str:
     while hasattr(handler, "func"):  # functools.partial's
         handler = handler.func
     name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    return str(name).replace("<locals>.", "")
+    return str(name).rpartition("<locals>.")[2]
