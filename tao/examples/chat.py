@@ -28,7 +28,7 @@ from tao import (
     WriteCloser,
 )
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import say, typed_lines
 
 COMMANDS = {
     "server": "the room (the default)",
@@ -126,7 +126,7 @@ def run_client(options: argparse.Namespace) -> int:
 def talk(client: ClientConn, prefix: str) -> None:
     """Send each line that is typed, then close: what was sent before that still arrives."""
     try:
-        for line in _common.typed_lines():
+        for line in typed_lines():
             if line == "bye":
                 break
             if not client.write(ChatMessage(prefix + line)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tao import ClientConn, Context, MessageRegistry, Server, WriteCloser
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import say, typed_lines
 
 COMMANDS = {
     "server": "sends back what it gets (the default)",
@@ -59,7 +59,7 @@ def run_server(options: argparse.Namespace) -> int:
 def run_client(options: argparse.Namespace) -> int:
     """Echo what is typed."""
     try:
-        return echo_lines((options.host, options.port), _common.typed_lines())
+        return echo_lines((options.host, options.port), typed_lines())
     except KeyboardInterrupt:
         return 0
 

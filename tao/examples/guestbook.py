@@ -30,8 +30,8 @@ from tao import (
     WriteCloser,
 )
 from tao.examples import _common, chat
-from tao.examples._common import say
 from tao.examples.chat import ChatMessage
+from tao.terminal import say
 
 COMMANDS = {
     "server": "the book, and who stands around it (the default)",

@@ -32,7 +32,7 @@ from tao import (
 )
 from tao.codec import Frame, Header
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import say
 
 COMMANDS = {
     "server": "answers each line (the default)",

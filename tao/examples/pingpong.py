@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tao import ClientConn, CloseCause, Context, MessageRegistry, Server, WriteCloser
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import count, say
 
 COMMANDS = {
     "server": "answers each ping with a pong (the default)",
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--count",
-        type=_common.count,
+        type=count,
         default=5,
         help="client, demo: rounds to play; default: %(default)s",
     )

@@ -25,7 +25,7 @@ from tao import (
     WriteCloser,
 )
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import count, say, seconds
 
 COMMANDS = {
     "server": "tells each client the time every --interval seconds (the default)",
@@ -123,13 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--interval",
-        type=_common.seconds,
+        type=seconds,
         default=1.0,
         help="server: seconds between two messages; default: %(default)s",
     )
-    parser.add_argument(
-        "--count", type=_common.count, help="client: end after so many; default: go on"
-    )
+    parser.add_argument("--count", type=count, help="client: end after so many; default: go on")
     commands = {"server": run_server, "client": run_client, "demo": run_demo}
     return _common.run(parser, commands, arguments)
 
