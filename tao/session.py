@@ -208,6 +208,7 @@ class Session(Generic[C]):
         "handler_thread",
         "host",
         "local_address",
+        "made_at",
         "messages_in",
         "net_id",
         "pending_calls",
@@ -251,6 +252,8 @@ class Session(Generic[C]):
         """What the server's limits of addresses count it under. The loop's thread."""
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
+        self.made_at: float = reactor.pass_time
+        """Monotonic seconds at which it was accepted, or a client began to connect."""
         self._pool = pool
         self._registry = registry
         self._callbacks = callbacks
@@ -1052,6 +1055,20 @@ class Session(Generic[C]):
     def bytes_held(self) -> int:
         """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
         return self._charged + self.connection.pending + max(0, self._uncollected)
+
+    @property
+    def batch(self) -> object:
+        """What a worker has, or is about to get; None if nothing. Any thread; a moment old.
+
+        To tell one batch from the next, and to be let go soon.
+        """
+        return self._batch
+
+    @property
+    def unhandled(self) -> int:
+        """Messages that came whose handlers have not returned. Any thread; a moment old."""
+        batch = self._batch
+        return len(self._inbox) + (0 if batch is None else len(batch))
 
     @property
     def heart_beat(self) -> float:
