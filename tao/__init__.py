@@ -14,6 +14,16 @@ from reactor import (
 )
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
+from tao.backplane import (
+    Backplane,
+    BackplaneEvent,
+    BackplaneLink,
+    BackplaneReport,
+    Envelope,
+    Inbox,
+    LocalBackplane,
+    Reach,
+)
 from tao.calls import CorrelatingCodec
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
@@ -40,6 +50,7 @@ from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
 from tao.rate import Rate
+from tao.redis_backplane import RedisBackplane
 from tao.registry import MessageRegistry, default_registry, register
 from tao.server import Server, ServerConn
 from tao.stop_report import StopReport
@@ -51,6 +62,10 @@ __all__ = [
     "AtomicInt32",
     "AtomicInt64",
     "Backoff",
+    "Backplane",
+    "BackplaneEvent",
+    "BackplaneLink",
+    "BackplaneReport",
     "BroadcastReport",
     "ClientConn",
     "CloseCause",
@@ -64,12 +79,15 @@ __all__ = [
     "ContextKey",
     "CorrelatingCodec",
     "DataSource",
+    "Envelope",
     "FrameTooLargeError",
     "Group",
     "HeartBeatMessage",
     "Heartbeat",
+    "Inbox",
     "LengthPrefixedCodec",
     "LineCodec",
+    "LocalBackplane",
     "Message",
     "MessageRegistry",
     "MessageServer",
@@ -79,6 +97,8 @@ __all__ = [
     "Objection",
     "Phase",
     "Rate",
+    "Reach",
+    "RedisBackplane",
     "Refusal",
     "Server",
     "ServerConn",
