@@ -289,9 +289,9 @@ class Session(Generic[C]):
         # Whether that is being decoded: replies to some of it may be sent, and others are still to come.
         self._reads_backlog = False
         self._inbox: list[Item] = []
-        # Bytes of what is in the inbox and in the batch, and of the batch alone; what the ledger has of
-        # them and of the input.
-        self._held = self._batch_held = self._charged = 0
+        # Bytes of what is in the inbox; what the ledger has of them and of the input; and of what is in the
+        # batch, all of which it has.
+        self._held = self._charged = self._batch_held = 0
         self._ledger = ledger or Ledger(reactor, room=options.buffer_size)
         self._starved_since = 0.0  # monotonic seconds at which it was paused for want of memory
         self._unhandled = 0
@@ -437,9 +437,9 @@ class Session(Generic[C]):
         elif alone and inbox and not (inbox[0][1] or self._interrupted) and connection.undisturbed:
             # The usual case of pooled handlers: what `_after_decode` would do, without its calls, which
             # were 4 in 100 of the processor time of such an echo.
-            held = self._held
+            self._batch_held = held = self._held
             ledger.moved += held - self._charged
-            self._charged = self._batch_held = held
+            self._held = self._charged = 0
             self._batch, self._inbox = inbox, []
             self._pool.submit(self)
             if ledger.posted + ledger.moved > ledger.high:
@@ -520,7 +520,7 @@ class Session(Generic[C]):
             metrics.observe(handled, self._took, weight=1)
         elif handled and not self._reactor.passes & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
-        self._held -= self._batch_held
+        self._ledger.moved -= self._batch_held
         self._batch_held = 0
         if left:
             self._inbox[:0] = batch[-left:]
@@ -528,8 +528,6 @@ class Session(Generic[C]):
         elif not (self._inbox or self._input.size or self._interrupted) and (
             connection.undisturbed
         ):
-            self._ledger.moved -= self._charged
-            self._charged = 0
             return  # the usual case: nothing has come in the meantime
         self._advance()
 
@@ -538,7 +536,9 @@ class Session(Generic[C]):
     def _submit(self) -> None:
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, []
-        self._batch_held = self._held
+        self._batch_held, self._held = self._held, 0
+        self._ledger.moved += self._batch_held
+        self._charge()
         self._pool.submit(self)
 
     def _advance(self) -> None:
@@ -583,7 +583,7 @@ class Session(Generic[C]):
         return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
 
     def _charge(self) -> None:
-        """Have the ledger say what is held now: what has been read and has not been handled."""
+        """Have the ledger say what is held now, beside the batch, of what has been read."""
         ledger = self._ledger
         held = self._held + self._input.size
         ledger.moved += held - self._charged
@@ -626,7 +626,11 @@ class Session(Generic[C]):
                 self._submit()
             elif self._inbox or self._backlog or self._interrupted:
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
-        if self._backlog or len(self._inbox) >= self._ledger.room or self._held > self._input_high:
+        if (
+            self._backlog
+            or len(self._inbox) >= self._ledger.room
+            or self._held + self._batch_held > self._input_high
+        ):
             self.connection.pause_reading(Pause.WORK)
         elif self.connection.paused & Pause.WORK:
             self.connection.resume_reading(Pause.WORK)
@@ -824,7 +828,10 @@ class Session(Generic[C]):
             self.finish()
         else:
             self._inbox[:0] = batch
+            self._held += self._batch_held
+            self._ledger.moved -= self._batch_held
             self._batch_held = 0
+            self._charge()
             self.connection.fail(error)
 
     # -- errors ----------------------------------------------------------------------------------
@@ -1056,7 +1063,8 @@ class Session(Generic[C]):
     @property
     def bytes_held(self) -> int:
         """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
-        return self._charged + self.connection.pending + max(0, self._uncollected)
+        read = self._charged + self._batch_held
+        return read + self.connection.pending + max(0, self._uncollected)
 
     @property
     def batch(self) -> object:

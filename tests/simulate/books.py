@@ -56,11 +56,12 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
         return (
             f"{connection._charged} bytes are charged for {connection.pending} that wait to be sent"
         )
-    held = _held_by([*(session._batch or ()), *session._inbox])
-    if (session._held, session._charged) != (held, held + session._input.size):
+    held, out = _held_by(session._inbox), _held_by(session._batch or [])
+    books = (session._held, session._charged, session._batch_held)
+    if books != (held, held + session._input.size, out):
         return (
-            f"{session._held} bytes are said to be held and {session._charged} are charged, and there "
-            f"are {held} and {session._input.size} that are no message yet"
+            f"{books} bytes are said to be held, charged and out with a batch, and there are {held} in "
+            f"the inbox, {session._input.size} that are no message yet, and {out} out"
         )
     # A batch that was given up comes back in front of what has come meanwhile.
     waiting = [*(session._batch or ()), *session._inbox]
@@ -77,7 +78,8 @@ def check_budget(server: Server) -> str | None:
         return None  # those that are left behind keep what they hold
     total = server._budget.ledger.total
     held = sum(
-        session._charged + session.connection._charged for session in server._sessions.values()
+        session._charged + session._batch_held + session.connection._charged
+        for session in server._sessions.values()
     )
     if total != held:
         return f"the server's ledger has {total} bytes, and its connections hold {held}"

@@ -562,13 +562,13 @@ OTHERS = (
     _defect(
         "what is handled stays charged",
         _SESSION + "finish",
-        "self._ledger.moved -= self._charged",
+        "self._ledger.moved -= self._batch_held",
         "pass",
     ),
     _defect(
         "a batch stays held",
         _SESSION + "finish",
-        "self._held -= self._batch_held",
+        "self._batch_held = 0",
         "pass",
     ),
     _defect(
