@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeAlias
 
 from tao import Server, TaoError
+from tao.address import format_address, parse_address
 
 __all__ = ["Command", "CommandLine", "command_line", "count", "run", "say", "seconds", "serve"]
 
@@ -56,6 +57,11 @@ def command_line(name: str, description: str, commands: Mapping[str, str]) -> Co
         default=DEFAULT_PORT,
         help="default: %(default)s; 0 lets the system choose one for the server",
     )
+    parser.add_argument(
+        "--address",
+        type=_address,
+        help="instead of host and port: HOST:PORT, [::1]:PORT, or unix:PATH for a Unix socket",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the framework logs")
     return parser
 
@@ -64,6 +70,13 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
     return int(text)
+
+
+def _address(text: str) -> tuple[str, int] | str:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:
@@ -89,7 +102,9 @@ def run(
 ) -> int:
     """Do what the command line asks for; returns the exit status."""
     options = parser.parse_args(arguments)
-    if options.command == "client" and options.port == 0:
+    if options.address is None:
+        options.address = options.host, options.port
+    if options.command == "client" and options.address[1] == 0:
         parser.error("a client needs the server's port, from 1 to 65535")
     # A client that cannot connect says so itself, once; a server's warnings are news.
     quiet = logging.WARNING if options.command == "server" else logging.ERROR
@@ -111,8 +126,7 @@ def say(text: str) -> None:
 
 def where(address: Any) -> str:
     """An address as the socket module gives it, for people."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return format_address(address)
 
 
 def typed_lines() -> Iterator[str]:
@@ -128,7 +142,7 @@ def typed_lines() -> Iterator[str]:
 
 def serve(server: Server, options: argparse.Namespace, what: str) -> int:
     """Listen, say where, and serve until Ctrl-C or SIGTERM; returns the exit status."""
-    address = server.listen((options.host, options.port))
+    address = server.listen(options.address)
     _stop_on_signals(server)
     say(f"The {what} server listens on {where(address)}; Ctrl-C ends it.")
     server.serve_forever()

@@ -109,7 +109,7 @@ def run_client(options: argparse.Namespace) -> int:
 
     prefix = f"{options.name}: " if options.name else ""
     try:
-        with ClientConn((options.host, options.port), registry=registry) as client:
+        with ClientConn(options.address, registry=registry) as client:
             say(f"Connected to {client.name}. Type; `bye` ends.")
             # A daemon: should the server go first, the program ends though nobody types anything.
             threading.Thread(target=talk, args=(client, prefix), daemon=True).start()
@@ -163,7 +163,7 @@ def run_demo(_options: argparse.Namespace) -> int:
 class Guest:
     """A client without a terminal: what it hears goes into a queue."""
 
-    def __init__(self, name: str, address: tuple[str, int]) -> None:
+    def __init__(self, name: str, address: tuple[str, int] | str) -> None:
         self.name = name
         self.heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         registry = MessageRegistry()
