@@ -363,7 +363,7 @@ def test_the_frames_of_all_connections_of_a_client_count_together() -> None:
             loop.settle()
             ((conn, error),) = watched.errors.items
             assert isinstance(error, tao.AdmissionError)
-            assert conn.remote_address[0] == "203.0.113.1"  # type: ignore[index]
+            assert conn.remote_address[0] == "203.0.113.1"
             loop.until(lambda: watched.server.metrics().handled == 5)
         finally:
             for peer in peers:
@@ -510,7 +510,7 @@ def test_a_header_that_nobody_asked_for_is_no_message(
         assert isinstance(reason.error, FrameTooLargeError)
         assert "the PROXY protocol" in str(reason.error)
         assert "proxy_protocol=True" in str(reason.error)
-        assert conn.remote_address[0] == "127.0.0.1"  # type: ignore[index]
+        assert conn.remote_address[0] == "127.0.0.1"
         assert watched.server.metrics().messages_in == 0
 
 
