@@ -94,7 +94,9 @@ class Server:
     - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
     - `max_connections`: how many there may be; those beyond are closed at once ("refuse"), or wait in the
       system's backlog until there is room ("wait"), as `when_full` says.
-    - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused.
+    - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused. Here
+      and for the two rates an address of IPv6 is a network of 64 bits; peers on a Unix socket have none and
+      no such limit; behind a proxy (`ListenOptions`) it is the client's.
     - `connection_rate`: how often one peer's address may connect; the rest is refused.
     - `frame_rate`: how many frames one peer's address may send, on all its connections together; one more
       closes the connection that it comes by.
