@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -121,6 +122,8 @@ def _bind(sock: socket.socket, target: SocketAddress) -> None:
 
 def _way_out(error: OSError, address: tuple[str, int] | str) -> str:
     if error.errno == errno.EADDRINUSE and isinstance(address, str):
+        if error.strerror != os.strerror(error.errno):
+            return ""  # it says so itself
         return "; stop the program that listens there, or choose another path"
     if error.errno == errno.EADDRINUSE:
         return "; stop the program that uses it, or choose another port (0 lets the system choose)"

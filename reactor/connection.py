@@ -488,6 +488,12 @@ class Connection:
             size = self._socket.recv_into(self._ledger.buffer)
         except (BlockingIOError, InterruptedError):
             return b""
+        except ConnectionResetError as error:
+            if self._preface is None or self.bytes_received:
+                self.fail(error)
+            else:
+                self._handle_peer_fin()  # as load balancers end their checks
+            return b""
         except OSError as error:
             self.fail(error)
             return b""

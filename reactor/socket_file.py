@@ -59,12 +59,18 @@ def listen_on_path(sock: socket.socket, path: str, backlog: int, mode: int | Non
         sock.bind(path)
         sock.listen(backlog)
         return
-    with _folder_locked(path):
+    with _folder_locked(path) as locked:
         try:
             sock.bind(path)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(path):
                 raise
+            if not locked:
+                raise OSError(
+                    errno.EADDRINUSE,
+                    "a server that is dead has left it behind, and two could replace it at once, for "
+                    "its folder cannot be locked (flock); remove it by hand",
+                ) from error
             os.unlink(path)
             sock.bind(path)
         try:
@@ -90,41 +96,39 @@ def _is_stale(path: str) -> bool:
 
 
 @contextmanager
-def _folder_locked(path: str) -> Iterator[None]:
+def _folder_locked(path: str) -> Iterator[bool]:
     """One at a time of all that listen on a path in that folder by this function, in any process.
 
     Without it, two that find the same file left behind at the same moment could both replace it, the
     second what the first has just made. The lock is on the folder itself (flock(2)), so that no file of
-    it stays. Where it cannot be had, as on a network's file system or in a folder that this process may
-    not read, it is done without. Raises OSError, EADDRINUSE, if somebody else keeps it.
+    it stays. Gives whether it was had: not in a folder that this process may not read, on a file system
+    without, or where somebody else keeps it, as systemd-tmpfiles(8) has programs do.
     """
     try:
         folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     except OSError:
-        yield
+        yield False
         return
     try:
-        _lock(folder)
-        yield
+        yield _lock(folder)
     finally:
         os.close(folder)  # which gives up the lock
 
 
-def _lock(folder: int) -> None:
+def _lock(folder: int) -> bool:
+    """Whether it could be had in LOCK_TIMEOUT."""
     if sys.platform == "win32":
-        return
+        return False
     end = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
             if time.monotonic() > end:
-                raise OSError(
-                    errno.EADDRINUSE, "another program holds a lock on its folder"
-                ) from None
+                return False
         except OSError:
-            return  # ENOLCK, EOPNOTSUPP: a file system without
+            return False  # ENOLCK, EOPNOTSUPP: a file system without
         time.sleep(LOCK_PAUSE)
 
 

@@ -1,6 +1,6 @@
 """Addresses, as people write and read them.
 
-Contents: parse_address, check_address, format_address, host_of, set_no_delay.
+Contents: parse_address, check_address, format_address, format_peer, host_of, set_no_delay.
 
 Owns the reading of an address from a text, the check of what a caller passes, the text of what the system
 returns, and the one option that every TCP socket gets. Any thread.
@@ -13,7 +13,14 @@ import os
 import socket
 from typing import Any
 
-__all__ = ["check_address", "format_address", "host_of", "parse_address", "set_no_delay"]
+__all__ = [
+    "check_address",
+    "format_address",
+    "format_peer",
+    "host_of",
+    "parse_address",
+    "set_no_delay",
+]
 
 EXPECTED = (
     "HOST:PORT, such as 127.0.0.1:12345, [::1]:12345 for IPv6, :12345 for every address "
@@ -105,6 +112,13 @@ def format_address(address: object) -> str:
     if isinstance(address, str) and address.startswith("\0"):
         return "@" + address[1:]
     return str(address) if address else "-"
+
+
+def format_peer(remote: object, local: object) -> str:
+    """As `format_address` of the peer's; of one without, on a Unix socket, where it has connected to."""
+    if not remote and local and isinstance(local, str | bytes):
+        return f"unix:{format_address(local)}"
+    return format_address(remote)
 
 
 def host_of(address: tuple[Any, ...]) -> str:

@@ -51,7 +51,8 @@ _net_ids = itertools.count(1)
 class ClientConn(Conn["ClientConn"]):
     """A connection to a server.
 
-    - `address`: `(host, port)`, or the path of a Unix socket.
+    - `address`: `(host, port)`, or the path of a Unix socket. An empty host is this machine; a link-local
+      one of IPv6 names its interface, `fe80::1%eth0`; a path that begins with a zero byte is abstract.
     - `registry`, `codec`, `on_connect`, `on_message`, `on_close`, `on_error`, `buffer_size`,
       `close_on_error`, `frame_timeout`, `options`: as for a Server. `on_error` is also told of a
       connect that failed.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast, overload
 
 from reactor import ConnectionState, Pause, SocketAddress
-from tao.address import format_address
+from tao.address import format_peer
 from tao.codec import Codec
 from tao.context_key import ContextKey, PlainKey
 from tao.interfaces import WriteCloser
@@ -45,8 +45,8 @@ class Conn(Generic[C]):
 
     @property
     def name(self) -> str:
-        """For people: the peer's address."""
-        return format_address(self.remote_address)
+        """For people: the peer's address; on a Unix socket, whose peers have none, the socket's own."""
+        return format_peer(self.remote_address, self.local_address)
 
     @property
     def remote_address(self) -> SocketAddress:

@@ -125,7 +125,7 @@ def _address_of_words(version: int, host: bytes, port: bytes, data: bytes) -> So
         raise _wrong(data, f"an address of it is none of IPv{version}") from None
     if address.scope_id is not None:
         raise _wrong(data, "an address of it has a scope, which is another machine's")
-    return str(address), number, 0, 0
+    return _ipv6(address.packed, number)
 
 
 def _parse_binary(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -168,7 +168,8 @@ def _ipv4(host: bytes, port: int) -> SocketAddress:
 
 
 def _ipv6(host: bytes, port: int) -> SocketAddress:
-    return str(ipaddress.IPv6Address(host)), port, 0, 0
+    # As the socket module has it; what str() makes of an IPv4 address in IPv6's form changed in 3.13.
+    return socket.inet_ntop(socket.AF_INET6, host), port, 0, 0
 
 
 def _path(field: bytes) -> SocketAddress:

@@ -42,7 +42,7 @@ from reactor import (
     WorkerPool,
     WriteResult,
 )
-from tao.address import format_address, host_of, set_no_delay
+from tao.address import format_address, format_peer, host_of, set_no_delay
 from tao.address_limits import AddressLimits
 from tao.backplane import Backplane, Envelope, Reach
 from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
@@ -109,7 +109,9 @@ class Server:
     - `buffer_size`: messages that may wait for a worker on one connection; at that, reading pauses.
     - `max_connections`: how many there may be; those beyond are closed at once ("refuse"), or wait in the
       system's backlog until there is room ("wait"), as `when_full` says.
-    - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused.
+    - `max_connections_per_address`: how many of them one peer's address may have; the rest is refused. Here
+      and for the two rates an address of IPv6 is a network of 64 bits; peers on a Unix socket have none and
+      no such limit; behind a proxy (`ListenOptions`) it is the client's.
     - `connection_rate`: how often one peer's address may connect; the rest is refused.
     - `frame_rate`: how many frames one peer's address may send, on all its connections together; one more
       closes the connection that it comes by.
@@ -551,10 +553,11 @@ class Server:
             host = ""
             why = None if listening.proxies.trusts(address) else "it is none of trusted_proxies"
         if why is not None:
-            self._refuse(sock, address, why)
+            self._refuse(sock, address, local, why)
             return
         if len(self._sessions) >= self._max_connections:
-            self._refuse(sock, address, f"max_connections ({self._max_connections}) is reached")
+            why = f"max_connections ({self._max_connections}) is reached"
+            self._refuse(sock, address, local, why)
             return
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
@@ -601,7 +604,7 @@ class Server:
         host = _host_of_peer(peer)
         why = self._limits.refusal(host, self._reactor.pass_time)
         if why is not None:
-            self._note_refusal(peer, why)
+            self._note_refusal(format_peer(peer, session.local_address), why)
             session.close(CloseCause.REFUSED)
             return
         session.introduce(header.source, header.destination, host, self._limits.enter(host))
@@ -611,18 +614,23 @@ class Server:
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
-    def _refuse(self, sock: socket.socket, address: SocketAddress, why: str) -> None:
-        self._note_refusal(address, why)
+    def _refuse(
+        self,
+        sock: socket.socket,
+        address: SocketAddress,
+        local: SocketAddress | None,
+        why: str,
+    ) -> None:
+        self._note_refusal(format_peer(address, local), why)
         sock.close()  # counted first: who sees the end may look
 
-    def _note_refusal(self, address: SocketAddress | None, why: str) -> None:
+    def _note_refusal(self, peer: str, why: str) -> None:
         self._metrics.connections_refused += 1
         # A flood of connections is not to become one of lines.
         assert self._reactor is not None
         if not self._refusal_lines.take(self._reactor.pass_time):
             self._refused_unsaid += 1
             return
-        peer = format_address(address)
         more = f"; {self._refused_unsaid} more before it" if self._refused_unsaid else ""
         self._refused_unsaid = 0
         logger.warning("refused %s: %s%s", peer, why, more, extra={"peer": peer})

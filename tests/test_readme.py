@@ -28,7 +28,8 @@ import reactor.embed.asyncio
 import tao
 import tao.testing
 from tao.budget import default_memory_limit
-from tests.examples.support import DEADLINE, ROOT, Peer, Program
+from tests.examples.support import DEADLINE, ROOT, Peer, Program, example
+from tests.support import frame
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
 
@@ -42,6 +43,7 @@ _BLOCK = re.compile(
 
 PROGRAMS = [
     "tao/examples/in_asyncio.py",
+    "tao/examples/readme_addresses.py",
     "tao/examples/readme_asyncio.py",
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
@@ -249,6 +251,35 @@ def test_the_table_for_those_who_come_from_asyncio_is_of_what_there_is() -> None
     assert len(names) >= 8
     for name in names:
         assert operator.attrgetter(name[1:])(asyncio)
+
+
+# -- addresses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has Unix sockets, and ends by a signal")
+def test_the_server_at_every_address_says_who_calls(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_addresses.py", tmp_path)
+    arguments = ["127.0.0.1:0", "proxied:127.0.0.1:0", "unix:who"]
+    with Program([str(path), *arguments], cwd=tmp_path) as server:
+        server.wait_for("listening on who\n")
+        ports = [int(port) for port in re.findall(r":(\d+)\n", server.output)]
+        plain, proxied = (("127.0.0.1", port) for port in ports)
+        with Peer(plain) as peer:
+            peer.send(1, b"")
+            number, name = peer.receive()
+            assert (number, name[:10]) == (1, b"127.0.0.1:")
+        with socket.create_connection(proxied, DEADLINE) as sock:
+            sock.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n" + frame(1))
+            assert sock.recv(100) == frame(1, b"203.0.113.7:56324")
+        with example("echo", "client", "--address", f"unix:{tmp_path / 'who'}") as client:
+            client.enter("\n")
+            client.wait_for("unix:who\n")
+            client.end_input()
+            assert client.wait() == 0
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.errors == ""
+    assert not (tmp_path / "who").exists()
 
 
 # -- TLS -----------------------------------------------------------------------------------------
@@ -483,7 +514,7 @@ def test_the_arguments_on_the_page_exist() -> None:
         tao.testing.Simulation,
         pytest.fixture,
     ]
-    known = set()
+    known = set(tao.ListenOptions.__annotations__)
     for item in public:
         if isinstance(item, type):
             for name, member in inspect.getmembers(item, inspect.isfunction):

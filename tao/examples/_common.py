@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TypeAlias
 
 from tao import Server, TaoError
-from tao.address import format_address
+from tao.address import format_address, parse_address
 from tao.terminal import CommandLine, say
 
 __all__ = ["Command", "command_line", "run", "serve", "serve_at"]
@@ -49,6 +49,11 @@ def command_line(name: str, description: str, commands: Mapping[str, str]) -> Co
         default=DEFAULT_PORT,
         help="default: %(default)s; 0 lets the system choose one for the server",
     )
+    parser.add_argument(
+        "--address",
+        type=_address,
+        help="instead of host and port: HOST:PORT, [::1]:PORT, or unix:PATH for a Unix socket",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the framework logs")
     return parser
 
@@ -59,12 +64,21 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> tuple[str, int] | str:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def run(
     parser: CommandLine, commands: Mapping[str, Command], arguments: Sequence[str] | None
 ) -> int:
     """Do what the command line asks for; returns the exit status."""
     options = parser.parse_args(arguments)
-    if options.command == "client" and options.port == 0:
+    if options.address is None:
+        options.address = options.host, options.port
+    if options.command == "client" and options.address[1] == 0:
         parser.error("a client needs the server's port, from 1 to 65535")
     # A client that cannot connect says so itself, once; a server's warnings are news.
     quiet = logging.WARNING if options.command == "server" else logging.ERROR
@@ -80,7 +94,7 @@ def run(
 
 def serve(server: Server, options: argparse.Namespace, what: str) -> int:
     """As `serve_at`, where the command line says."""
-    return serve_at(server, (options.host, options.port), what)
+    return serve_at(server, options.address, what)
 
 
 def serve_at(server: Server, address: tuple[str, int] | str, what: str) -> int:

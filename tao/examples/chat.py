@@ -94,7 +94,7 @@ def make_server(
 
 def run_server(options: argparse.Namespace) -> int:
     """Serve where the command line says."""
-    return open_room((options.host, options.port))
+    return open_room(options.address)
 
 
 def open_room(address: tuple[str, int] | str, *, tls: ssl.SSLContext | None = None) -> int:
@@ -111,7 +111,7 @@ def open_room(address: tuple[str, int] | str, *, tls: ssl.SSLContext | None = No
 
 def run_client(options: argparse.Namespace) -> int:
     """Join the room that the command line names."""
-    return join_room((options.host, options.port), options.name)
+    return join_room(options.address, options.name)
 
 
 def join_room(
@@ -186,7 +186,7 @@ def run_demo(_options: argparse.Namespace) -> int:
 class Guest:
     """A client without a terminal: what it hears goes into a queue."""
 
-    def __init__(self, name: str, address: tuple[str, int]) -> None:
+    def __init__(self, name: str, address: tuple[str, int] | str) -> None:
         self.name = name
         self.heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         registry = MessageRegistry()

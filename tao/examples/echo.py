@@ -60,12 +60,12 @@ def run_server(options: argparse.Namespace) -> int:
 def run_client(options: argparse.Namespace) -> int:
     """Echo what is typed."""
     try:
-        return echo_lines((options.host, options.port), typed_lines())
+        return echo_lines(options.address, typed_lines())
     except KeyboardInterrupt:
         return 0
 
 
-def echo_lines(address: tuple[str, int], lines: Iterable[str]) -> int:
+def echo_lines(address: tuple[str, int] | str, lines: Iterable[str]) -> int:
     """Send a line, wait for its echo, print it, and so on. Returns the exit status."""
     # The handler runs on the client's worker. A queue takes what it gets to the thread that waits;
     # None in it says that nothing will come any more.

@@ -136,7 +136,7 @@ def run_demo(_options: argparse.Namespace) -> int:
     return 0
 
 
-def visit(name: str, address: tuple[str, int], entries: int) -> None:
+def visit(name: str, address: tuple[str, int] | str, entries: int) -> None:
     """Write one line into the book, and read what is in it then."""
     heard: queue.SimpleQueue[str] = queue.SimpleQueue()
     registry = MessageRegistry()

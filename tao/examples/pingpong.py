@@ -81,12 +81,12 @@ def run_server(options: argparse.Namespace) -> int:
 def run_client(options: argparse.Namespace) -> int:
     """Play."""
     try:
-        return play((options.host, options.port), options.count)
+        return play(options.address, options.count)
     except KeyboardInterrupt:
         return 0
 
 
-def play(address: tuple[str, int], rounds: int) -> int:
+def play(address: tuple[str, int] | str, rounds: int) -> int:
     """Play that many rounds; returns the exit status."""
     registry = MessageRegistry()
     sent_at = 0.0

@@ -81,12 +81,12 @@ def run_server(options: argparse.Namespace) -> int:
 def run_client(options: argparse.Namespace) -> int:
     """Print what the server says."""
     try:
-        return listen((options.host, options.port), options.count)
+        return listen(options.address, options.count)
     except KeyboardInterrupt:
         return 0
 
 
-def listen(address: tuple[str, int], times: int | None) -> int:
+def listen(address: tuple[str, int] | str, times: int | None) -> int:
     """Print the time so many times, or for as long as the server lives; returns the exit status."""
     registry = MessageRegistry()
     left = times

@@ -169,8 +169,12 @@ def test_who_takes_too_long_is_not_waited_for(side: Side, clock: ManualClock) ->
     assert str(reason.error) == "the greeting took too long"
 
 
-def test_who_only_looks_whether_somebody_is_there_is_no_error(side: Side) -> None:
-    side.peer.shutdown(socket.SHUT_WR)
+@pytest.mark.parametrize("with_reset", [False, True])
+def test_who_only_looks_whether_somebody_is_there_is_no_error(side: Side, with_reset: bool) -> None:
+    if with_reset:
+        reset(side.peer)
+    else:
+        side.peer.shutdown(socket.SHUT_WR)
     reason = side.closed()
     assert (reason.cause, reason.error) == (CloseCause.PEER_CLOSED, None)
 

@@ -160,27 +160,37 @@ def folder_locked() -> Iterator[None]:
         other.stdin.close()
 
 
-def test_a_folder_that_somebody_keeps_locked(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.0)
-    with folder_locked(), pytest.raises(OSError, match="holds a lock on its folder") as caught:
-        listen(path)
-    assert caught.value.errno == errno.EADDRINUSE
-    assert not os.path.exists(path)
-    listen(path).close()
-
-
-def test_a_folder_that_cannot_be_read_is_not_locked(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=["locked", "unreadable"])
+def folder_without_lock(
+    request: pytest.FixtureRequest, path: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Write and search are enough to listen in it. The superuser may read it all the same."""
 
     def no_right(*_arguments: Any) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(os, "open", no_right)
-    leave_behind(path)
+    leave_behind("stale")
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.0)
+    if request.param == "locked":
+        with folder_locked():
+            yield
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", no_right)
+            yield
+    with listen("stale") as sock:
+        check_answers("stale", sock)
+
+
+@pytest.mark.usefixtures("folder_without_lock")
+def test_in_a_folder_that_cannot_be_locked_nothing_is_replaced(path: str) -> None:
+    """Two could do it at once. What is in nobody's way can be listened on."""
     with listen(path) as sock:
         check_answers(path, sock)
+    with pytest.raises(OSError, match=r"remove it by hand$") as caught:
+        listen("stale")
+    assert caught.value.errno == errno.EADDRINUSE
+    assert os.path.exists("stale")
 
 
 # -- its mode ------------------------------------------------------------------------------------

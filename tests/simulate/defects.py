@@ -671,8 +671,8 @@ OTHERS = (
     _defect(
         "one connection more than is allowed",
         _SERVER + "_handle_accepted",
-        "if len(self._sessions) >= self._max_connections:\n            self._refuse",
-        "if len(self._sessions) > self._max_connections:\n            self._refuse",
+        "if len(self._sessions) >= self._max_connections:\n            why",
+        "if len(self._sessions) > self._max_connections:\n            why",
     ),
     _defect(
         "an event for a descriptor that is another's by now",

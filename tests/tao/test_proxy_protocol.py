@@ -63,6 +63,10 @@ GOOD: dict[str, tuple[bytes, ProxyHeader]] = {
         line("TCP6 2001:DB8:0:0:0:0:0:7 2001:db8::1 56324 443"),
         ProxyHeader(1, CLIENT6, FRONT6),
     ),
+    "line of IPv4 in IPv6's form": (
+        line("TCP6 ::ffff:203.0.113.7 2001:db8::1 56324 443"),
+        ProxyHeader(1, ("::ffff:203.0.113.7", 56324, 0, 0), FRONT6),
+    ),
     "line with the least and the highest port": (
         line("TCP4 203.0.113.7 192.0.2.1 0 65535"),
         ProxyHeader(1, (CLIENT[0], 0), (FRONT[0], 65535)),
