@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 __all__ = ["ROOT", "Peer", "Program", "example"]
 
@@ -115,7 +115,7 @@ class Program:
             reader.join(DEADLINE)
         return status
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
