@@ -19,6 +19,13 @@ from tests.support import LOCAL
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes share sockets on POSIX")
 
 
+def first_of(listeners: Listeners) -> tuple[str, int]:
+    """Its first address, which is TCP's."""
+    address = listeners.addresses[0]
+    assert isinstance(address, tuple)
+    return address[0], address[1]
+
+
 # -- listeners -----------------------------------------------------------------------------------
 
 
@@ -29,9 +36,9 @@ def test_each_slot_has_a_socket_of_its_own_at_a_port() -> None:
         descriptors = [listeners.of(slot) for slot in range(3)]
         assert len(set(descriptors)) == 3
         assert listeners.beside(1) == {0: descriptors[0], 2: descriptors[2]}
-        (address,) = listeners.addresses
+        assert len(listeners.addresses) == 1
         # Connections come to all of them: that each gets its share is the kernel's affair.
-        clients = [socket.create_connection(address[:2]) for _ in range(100)]
+        clients = [socket.create_connection(first_of(listeners)) for _ in range(100)]
         accepted = [0, 0, 0]
         for slot, (number,) in enumerate(descriptors):
             with socket.socket(fileno=number) as sock:
@@ -68,7 +75,7 @@ def test_without_spreading_there_is_one() -> None:
 @pytest.mark.skipif(not SPREADS, reason="the kernel does not spread connections")
 def test_a_port_of_another_service_is_taken_although_it_is_shared() -> None:
     first = Listeners([LOCAL], slots=2)
-    address = first.addresses[0][:2]
+    address = first_of(first)
     try:
         with pytest.raises(OSError, match="cannot listen on") as caught:
             Listeners([LOCAL, address], slots=2)
@@ -83,7 +90,7 @@ def test_what_waits_outlives_a_worker_s_copy() -> None:
     listeners = Listeners([LOCAL], slots=1)
     try:
         with socket.socket(fileno=os.dup(listeners.of(0)[0])):
-            client = socket.create_connection(listeners.addresses[0][:2])
+            client = socket.create_connection(first_of(listeners))
         # That worker's copy is closed: the next one's gets the connection.
         with client, socket.socket(fileno=os.dup(listeners.of(0)[0])) as successor:
             accepted, address = successor.accept()
