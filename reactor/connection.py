@@ -7,7 +7,8 @@ handler's affair. It runs on the loop's thread, but for `write`, `close` and `ab
 may call.
 
 What the state alone decides: whether a byte may be written (OPEN; in DRAINING only by what was under
-way), and whether bytes are read (OPEN, and LINGERING to throw them away).
+way), and whether bytes are read (OPEN; before that for what must come first; LINGERING, to throw them
+away).
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Final, Literal, Protocol, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
+from reactor.errors import PrefaceError
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.preface import Preface
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
@@ -65,6 +68,7 @@ _OPEN, _LINGERING, _CLOSED = (
 )
 _ACCEPTED = WriteResult.ACCEPTED
 _SENDING = (_OPEN, ConnectionState.DRAINING)
+_READING_ELSE = (_LINGERING, ConnectionState.HANDSHAKING, ConnectionState.PREFACING)
 
 
 class Pause:
@@ -102,7 +106,8 @@ class ConnectionOptions:
     linger_timeout: float = 2.0
     """How long to wait for the peer's FIN after our own."""
     handshake_timeout: float = 10.0
-    """How long the TLS handshake may take, from the first packet to the last."""
+    """How long the TLS handshake may take, from the first packet to the last; and, before it, the header
+    of the PROXY protocol, where there must be one."""
 
     def __post_init__(self) -> None:
         if self.output_limit < self.output.high:
@@ -166,6 +171,7 @@ class Connection:
         "_own_taken",
         "_pause_on_output",
         "_paused",
+        "_preface",
         "_queue",
         "_reactor",
         "_read_for",
@@ -192,12 +198,14 @@ class Connection:
         *,
         options: ConnectionOptions,
         notify: Callable[[], object] | None = None,
+        preface: Preface | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         ledger: Ledger | None = None,
     ) -> None:
         self._reactor = reactor
         self._ledger = Ledger(reactor) if ledger is None else ledger
+        self._preface = preface  # the loop's thread; None as well when it has come
         self._tls = tls  # the loop's thread
         # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
@@ -390,44 +398,100 @@ class Connection:
 
     def start(self, sock: socket.socket) -> None:
         """Take over a connected, non-blocking socket and begin. The loop's thread."""
-        event = ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
-        with self._lock:
-            if not self._machine.accepts(event):
-                sock.close()  # closed by another thread while it was connecting
-                return
-            self._machine.handle(event)
+        if not self._move(self._beginning):
+            sock.close()  # closed by another thread while it was connecting
+            return
         self._socket = sock
         self.last_received = self.last_sent = self._reactor.pass_time
         self._channel = self._reactor.register(sock, 0, self._handle_ready)
         try:
-            if self._tls is None:
-                self._handler.handle_open()
-                self._update_interest()
+            if self._preface is None:
+                self._begin(b"")
             else:
-                self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+                self._set_deadline(self._options.handshake_timeout, self._preface.what)
                 self._update_interest()
-                self._handshake(self._tls)
         except Exception as error:
             self._handle_defect(error)
+
+    @property
+    def _beginning(self) -> ConnectionEvent:
+        """What happens next, on the way to OPEN."""
+        if self._preface is not None:
+            return ConnectionEvent.PREFACE
+        return ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
+
+    def _move(self, event: ConnectionEvent) -> bool:
+        """Whether the state had it; else another thread has ended the connection meanwhile."""
+        with self._lock:
+            if not self._machine.accepts(event):
+                return False
+            self._machine.handle(event)
+        return True
+
+    def _begin(self, data: bytes) -> None:
+        """The state is OPEN, or HANDSHAKING; `data` are the first bytes, if some have come already."""
+        if self._tls is None:
+            self._handler.handle_open()
+            self._update_interest()
+            if data and self._machine.state is _OPEN:
+                self._handler.handle_data(data)
+        else:
+            self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+            self._update_interest()
+            self._tls.feed(data)
+            self._handshake(self._tls)
+
+    # -- the preface -----------------------------------------------------------------------------
+
+    def _receive_preface(self) -> None:
+        assert self._preface is not None
+        data = self._receive_first()
+        if not data:
+            return
+        try:
+            rest = self._preface.feed(data)
+        except PrefaceError as error:
+            self.fail(error)
+            return
+        if rest is None:
+            return
+        self._preface = None
+        # What read it may have found that this peer is not wanted, and closed the connection.
+        if self._move(self._beginning):
+            self._cancel_deadline()
+            self._begin(rest)
+
+    def _receive_first(self) -> bytes:
+        """What has come before the connection is OPEN; nothing if that is its end, or if it is none."""
+        assert self._socket is not None
+        try:
+            size = self._socket.recv_into(self._ledger.buffer)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except ConnectionResetError as error:
+            if self._preface is None or self.bytes_received:
+                self.fail(error)
+            else:
+                self._handle_peer_fin()  # as load balancers end their checks
+            return b""
+        except OSError as error:
+            self.fail(error)
+            return b""
+        if not size:
+            self._handle_peer_fin()
+            return b""
+        self.last_received = self._reactor.pass_time
+        self.bytes_received += size
+        return self._ledger.buffer[:size].tobytes()
 
     # -- TLS -------------------------------------------------------------------------------------
 
     def _receive_handshake(self) -> None:
-        assert self._socket is not None
         assert self._tls is not None
-        try:
-            size = self._socket.recv_into(self._ledger.buffer)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.fail(error)
-            return
-        if size:
-            self.bytes_received += size
-            self._tls.feed(self._ledger.buffer[:size].tobytes())
+        data = self._receive_first()
+        if data:
+            self._tls.feed(data)
             self._handshake(self._tls)
-        else:
-            self._handle_peer_fin()
 
     def _handshake(self, tls: TlsStream) -> None:
         try:
@@ -439,10 +503,8 @@ class Connection:
         self._send_raw(tls.take_ciphertext())
         if not done:
             return
-        with self._lock:
-            if not self._machine.accepts(ConnectionEvent.SECURED):
-                return
-            self._machine.handle(ConnectionEvent.SECURED)
+        if not self._move(ConnectionEvent.SECURED):
+            return
         self._cancel_deadline()
         self._handler.handle_open()
         self._update_interest()
@@ -506,6 +568,8 @@ class Connection:
                     self._receive_nothing()
                 elif self._machine.state is ConnectionState.HANDSHAKING:
                     self._receive_handshake()
+                elif self._machine.state is ConnectionState.PREFACING:
+                    self._receive_preface()
         except Exception as error:
             self._handle_defect(error)
 
@@ -797,7 +861,7 @@ class Connection:
         events = 0
         if state is ConnectionState.OPEN:
             events = 0 if self._paused else READ
-        elif state is _LINGERING or state is ConnectionState.HANDSHAKING:
+        elif state in _READING_ELSE:
             events = READ
         if self._queue and state is not _CLOSED:
             events |= WRITE
@@ -814,6 +878,9 @@ class Connection:
         error: BaseException | None = None
         if self._machine.state is ConnectionState.HANDSHAKING:
             error = ConnectionResetError("the peer left during the TLS handshake")
+        elif self._preface is not None and self.bytes_received:
+            # Who leaves before a byte has only looked whether somebody is there.
+            error = ConnectionResetError(f"the peer left before the end of {self._preface.what}")
         elif self._tls is not None and self._machine.state is _OPEN:
             try:
                 self._tls.feed_eof()

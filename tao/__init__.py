@@ -27,6 +27,7 @@ from tao.errors import (
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
+    ProxyProtocolError,
     TaoError,
     UndefinedMessageError,
     WouldBlockError,
@@ -36,6 +37,7 @@ from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
 from tao.length_prefixed_codec import LengthPrefixedCodec
 from tao.line_codec import LineCodec
+from tao.listening import ListenOptions
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
@@ -70,6 +72,7 @@ __all__ = [
     "Heartbeat",
     "LengthPrefixedCodec",
     "LineCodec",
+    "ListenOptions",
     "Message",
     "MessageRegistry",
     "MessageServer",
@@ -78,6 +81,7 @@ __all__ = [
     "NotRegisteredError",
     "Objection",
     "Phase",
+    "ProxyProtocolError",
     "Rate",
     "Refusal",
     "Server",

@@ -33,6 +33,7 @@ from reactor import (
     ConnectionState,
     Ledger,
     Pause,
+    Preface,
     Reactor,
     ReactorClosedError,
     ReceiveBuffer,
@@ -137,6 +138,11 @@ def _owed(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
 
 
 _NO_MESSAGE = (_call, _owed)
+_NOT_YET_OPEN = (
+    ConnectionState.CONNECTING,
+    ConnectionState.PREFACING,
+    ConnectionState.HANDSHAKING,
+)
 
 
 class Session(Generic[C]):
@@ -193,6 +199,7 @@ class Session(Generic[C]):
         "conn",
         "connection",
         "handler_thread",
+        "host",
         "local_address",
         "messages_in",
         "net_id",
@@ -219,11 +226,13 @@ class Session(Generic[C]):
         server: MessageServer | None = None,
         remote_address: SocketAddress | None = None,
         local_address: SocketAddress | None = None,
+        preface: Preface | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         ledger: Ledger | None = None,
         metrics: Metrics | None = None,
         context: contextvars.Context | None = None,
+        host: str = "",
         frame_bucket: TokenBucket | None = None,
     ) -> None:
         self.conn: C = conn
@@ -232,6 +241,8 @@ class Session(Generic[C]):
         # Written once, before it opens or then.
         self.remote_address: SocketAddress | None = remote_address
         self.local_address: SocketAddress | None = local_address
+        self.host: str = host
+        """What the server's limits of addresses count it under. The loop's thread."""
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self._pool = pool
@@ -280,9 +291,7 @@ class Session(Generic[C]):
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
         self._undecoded = 0  # likewise: bytes after which the stream could not be understood
-        self._frame_bucket = frame_bucket
-        # What needs no admission is found by this; with a limit for all frames, nothing is.
-        self._find = registry.find_open if frame_bucket is None else _find_nothing
+        self._limit_frames(frame_bucket)
         self._admission: Admission | None = None  # made by the first frame that needs it
         self._frame_deadline: InputDeadline | None = None  # made by the first frame in pieces
         self._partial = -1  # how many frames came before the one to which that applies
@@ -307,11 +316,17 @@ class Session(Generic[C]):
             self,
             options=options.connection,
             notify=pool.notify,
+            preface=preface,
             tls=tls,
             pause_on_output=pause_on_output,
             ledger=self._ledger,
         )
         """The bytes below."""
+
+    def _limit_frames(self, bucket: TokenBucket | None) -> None:
+        self._frame_bucket = bucket
+        # What needs no admission is found by this; with a limit for all frames, nothing is.
+        self._find = self._registry.find_open if bucket is None else _find_nothing
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
@@ -890,6 +905,23 @@ class Session(Generic[C]):
         if self._on_open is not None:
             self._on_open(self)
 
+    def introduce(
+        self,
+        remote_address: SocketAddress | None,
+        local_address: SocketAddress | None,
+        host: str,
+        frame_bucket: TokenBucket | None,
+    ) -> None:
+        """A preface has said who the peer is, and where it has connected to; None: who it seems to be.
+
+        Before it opens, on the loop's thread.
+        """
+        if remote_address is not None:
+            self.remote_address = remote_address
+            self.local_address = local_address
+        self.host = host
+        self._limit_frames(frame_bucket)
+
     def fail_to_open(self, error: OSError) -> None:
         """There will be no connection. The loop's thread."""
         self.connection.fail(error)
@@ -1090,7 +1122,7 @@ class Session(Generic[C]):
         self._reactor.wake()
 
     def _closed_error(self) -> ConnectionClosedError:
-        if self.connection.state in (ConnectionState.CONNECTING, ConnectionState.HANDSHAKING):
+        if self.connection.state in _NOT_YET_OPEN:
             return ConnectionClosedError(
                 f"{self.conn} is not connected yet: nothing was queued; wait_connected() comes first"
             )
