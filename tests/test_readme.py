@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
 import operator
@@ -26,9 +27,11 @@ import pytest
 import reactor
 import reactor.embed.asyncio
 import tao
+import tao.cli
 import tao.testing
 from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program
+from tests.tao.cli.support import serving
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
 
@@ -52,7 +55,7 @@ PROGRAMS = [
     "tao/examples/readme_tls.py",
 ]
 
-COMMANDS = ["try", "test", "bench", "certificate", "hosts"]
+COMMANDS = ["try", "test", "send", "load", "bench", "certificate", "hosts"]
 
 
 @dataclass(frozen=True)
@@ -324,6 +327,26 @@ def test_the_command_for_a_certificate_makes_one(tmp_path: Path) -> None:
 
 
 # -- commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["send", "load"])
+def test_the_commands_for_a_server_work(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *arguments = shlex.split(command(name))
+    assert program == ".venv/bin/tao"
+    with serving() as address:
+        arguments[arguments.index("localhost:12345")] = address
+        assert tao.cli.main(arguments) == 0
+    expected = {
+        "send": r"^Hello!\n$",
+        "load": r"replies +20,000 in .*\n(.*\n)*latency, from sending\n",
+    }
+    assert re.search(expected[name], capsys.readouterr().out)
+
+
+def test_the_table_of_commands_is_of_what_there_is() -> None:
+    names = re.findall(r"^\| `tao (\w+) ", README, re.MULTILINE)
+    commands = importlib.import_module("tao.cli.main").COMMANDS
+    assert sorted(names) == sorted(each.NAME for each in commands)
 
 
 def test_the_command_to_try_it_works() -> None:

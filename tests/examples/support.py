@@ -79,9 +79,15 @@ class Program:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first match in its output, once it is there."""
+        return self._wait_for("output", pattern)
 
+    def wait_for_errors(self, pattern: str) -> re.Match[str]:
+        """As `wait_for`, on its standard error."""
+        return self._wait_for("errors", pattern)
+
+    def _wait_for(self, name: str, pattern: str) -> re.Match[str]:
         def search() -> re.Match[str] | None:
-            return re.search(pattern, self._texts["output"])
+            return re.search(pattern, self._texts[name])
 
         with self._changed:
             found = self._changed.wait_for(search, DEADLINE)
