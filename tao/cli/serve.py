@@ -17,11 +17,12 @@ from typing import TypeAlias
 
 from reactor import listen
 from tao.address import format_address, parse_address
-from tao.cli.environment import add_option
+from tao.cli.environment import add_option, add_switch
 from tao.cli.outcome import CommandError, UsageError
 from tao.processes import Activation, Listeners, Notifier, Plan, Supervisor
 from tao.processes.logs import LEVELS, set_up_logging
 from tao.processes.target import check_target
+from tao.proxy_protocol import TrustedProxies
 from tao.terminal import CommandLine, count, say, seconds
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -102,10 +103,33 @@ def add_arguments(parser: CommandLine) -> None:
         parser,
         "--monitor",
         variable="TAO_MONITOR",
-        metavar="[HOST:]PORT",
-        convert=_checked(_monitor_address),
-        help="show the numbers of the first worker over HTTP at this port, of the second at the next, and "
-        "so on; the host is 127.0.0.1 unless it is said",
+        metavar="PORT",
+        convert=_port,
+        help="show the numbers of the first worker over HTTP at this port of 127.0.0.1, of the second at "
+        "the next, and so on; 0: at ports that the system chooses",
+    )
+    add_option(
+        parser,
+        "--socket-mode",
+        variable="TAO_SOCKET_MODE",
+        metavar="MODE",
+        convert=_checked(_mode),
+        help="the mode of a Unix socket's file, in octal, such as 660; without, the umask decides",
+    )
+    add_switch(
+        parser,
+        "--proxy-protocol",
+        variable="TAO_PROXY_PROTOCOL",
+        help="those who connect are proxies, and say first for whom, by the PROXY protocol, version 1 or 2",
+    )
+    add_option(
+        parser,
+        "--trusted-proxies",
+        variable="TAO_TRUSTED_PROXIES",
+        metavar="NETWORKS",
+        convert=_checked(_networks),
+        repeated=True,
+        help="where proxies connect from, such as 10.0.0.0/8,::1; others are refused",
     )
     _add_times(parser)
     add_option(
@@ -169,6 +193,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("processes that share sockets are not to be had on this system")
     if arguments.tls_key is not None and arguments.tls_cert is None:
         raise UsageError("a key needs its certificate: give --tls-cert too")
+    if arguments.trusted_proxies and not arguments.proxy_protocol:
+        raise UsageError("--trusted-proxies has a meaning with --proxy-protocol only")
     set_up_logging(arguments.log_level)
     plan = Plan(
         target=arguments.target,
@@ -179,6 +205,8 @@ def run(arguments: argparse.Namespace) -> int:
         log_level=arguments.log_level,
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
+        proxy_protocol=arguments.proxy_protocol,
+        trusted_proxies=tuple(arguments.trusted_proxies or ()),
     )
     environment = dict(os.environ)  # the workers': without what systemd has said to us
     with ExitStack() as stack:
@@ -233,20 +261,23 @@ def _listeners(arguments: argparse.Namespace, activation: Activation) -> Listene
             logger.warning("systemd's socket %r is not used: no --bind %s%s", name, INHERITED, name)
             sock.close()
     return Listeners(
-        addresses, list(inherited.values()), slots=arguments.workers, backlog=arguments.backlog
+        addresses,
+        list(inherited.values()),
+        slots=arguments.workers,
+        backlog=arguments.backlog,
+        mode=arguments.socket_mode,
     )
 
 
-def _monitors(
-    first: tuple[str, int] | None, workers: int, stack: ExitStack
-) -> Sequence[socket.socket]:
-    """A socket for each worker's numbers, if they are asked for. At port 0 the system chooses all."""
+def _monitors(first: int | None, workers: int, stack: ExitStack) -> Sequence[socket.socket]:
+    """A socket for each worker's numbers, if they are asked for. After port 0 comes port 0."""
     if first is None:
         return ()
-    host, port = first
+    if first + workers - 1 > 65535:
+        raise UsageError(f"there are no {workers} ports from {first} on: choose a lower --monitor")
     opened = []
     for slot in range(workers):
-        sock = listen((host, port and port + slot), backlog=MONITOR_BACKLOG)
+        sock = listen(("127.0.0.1", first and first + slot), backlog=MONITOR_BACKLOG)
         stack.callback(sock.close)
         opened.append(sock)
     return opened
@@ -290,11 +321,26 @@ def _addresses(text: str) -> list[str]:
     return texts
 
 
-def _monitor_address(text: str) -> tuple[str, int]:
-    address = parse_address(text if ":" in text else f"127.0.0.1:{text}")
-    if isinstance(address, str):
-        raise ValueError(f"{text!r}: the numbers are shown at a port")
-    return address
+def _networks(text: str) -> list[str]:
+    texts = [each.strip() for each in text.split(",")]
+    TrustedProxies(texts)  # which says what is wrong
+    return texts
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"a file's mode is from 0 to 777, in octal, not {text!r}")
+    return mode
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
 
 
 def _workers(text: str) -> int:

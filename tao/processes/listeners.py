@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from reactor import SocketAddress, listen
+from reactor import SocketAddress, SocketFile, listen
 from tao.address import format_address
 
 __all__ = ["SPREADS", "Listeners"]
@@ -28,7 +28,8 @@ class Listeners:
 
     With `spread`, each slot has a socket of its own at each TCP address, and the kernel deals connections
     out evenly: socket(7), SO_REUSEPORT. Without, and for Unix sockets and those that were handed to us,
-    all slots have the same one. Raises OSError, with the address in its text, for one that cannot be had.
+    all slots have the same one. The file of a Unix socket is removed when it is closed; `mode` is its mode.
+    Raises OSError, with the address in its text, for one that cannot be had.
     """
 
     def __init__(
@@ -38,19 +39,27 @@ class Listeners:
         *,
         slots: int,
         backlog: int = 1024,
+        mode: int | None = None,
         spread: bool = SPREADS,
     ) -> None:
         self._slots: list[list[socket.socket]] = [list(inherited) for _ in range(slots)]
         self._all: list[socket.socket] = list(inherited)
+        self._files: list[SocketFile] = []
         try:
             for address in addresses:
-                self._open(address, backlog, spread)
+                self._open(address, backlog, mode, spread)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, address: tuple[str, int] | str, backlog: int, spread: bool) -> None:
-        first = listen(address, backlog=backlog)
+    def _open(
+        self, address: tuple[str, int] | str, backlog: int, mode: int | None, spread: bool
+    ) -> None:
+        if isinstance(address, str):
+            first = listen(address, backlog=backlog, mode=mode)
+            self._files.append(SocketFile(address))
+        else:
+            first = listen(address, backlog=backlog)
         self._all.append(first)
         self._slots[0].append(first)
         for slot in self._slots[1:]:
@@ -81,7 +90,9 @@ class Listeners:
         return {other: numbers for other, numbers in found.items() if numbers}
 
     def close(self) -> None:
-        """Close this process's descriptors. Twice is once."""
+        """Close this process's descriptors, and remove the files. Twice is once."""
+        while self._files:
+            self._files.pop().remove()  # before the close: see SocketFile
         for sock in self._all:
             sock.close()
 

@@ -36,6 +36,10 @@ class Order:
     """The file with the server's certificate; None leaves the server's own TLS as it is."""
     tls_key: str | None = None
     """The file with its key, if it is not in the same."""
+    proxy_protocol: bool = False
+    """Whether a proxy connects, and says first for whom."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Who may be one, for TCP; empty: everybody."""
     monitor: int | None = None
     """The descriptor of the socket on which its numbers are shown."""
 
@@ -53,6 +57,7 @@ class Order:
     def load(cls, text: str) -> Order:
         """What `dump` has made a text of."""
         values: dict[str, Any] = json.loads(text)
-        values["listeners"] = tuple(values["listeners"])
+        for name in ("listeners", "trusted_proxies"):
+            values[name] = tuple(values[name])
         values["spare"] = {int(slot): tuple(fds) for slot, fds in values["spare"].items()}
         return cls(**values)

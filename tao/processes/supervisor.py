@@ -76,6 +76,10 @@ class Plan:
     """The certificate's file, read by each worker, and so again at each reload."""
     tls_key: str | None = None
     """The key's."""
+    proxy_protocol: bool = False
+    """See `Server.listen`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """See `Server.listen`; for TCP's addresses."""
 
 
 @dataclass(slots=True, eq=False)
@@ -209,6 +213,8 @@ class Supervisor:
             app_dir=plan.app_dir,
             tls_certificate=plan.tls_certificate,
             tls_key=plan.tls_key,
+            proxy_protocol=plan.proxy_protocol,
+            trusted_proxies=plan.trusted_proxies,
             monitor=self._monitors.get(slot.index),
         )
         child = Child(self._reactor, order, self._environment, self._handle_line)

@@ -53,7 +53,7 @@ class Worker:
         monitor = self._monitor()
         try:
             for number in self._order.listeners:
-                self._server.listen(socket.socket(fileno=number))
+                self._listen(number)
             signal.signal(signal.SIGTERM, self._handle_signal)
             signal.signal(signal.SIGINT, self._handle_signal)
             # A function, not SIG_IGN, which the application's own child processes would inherit.
@@ -71,6 +71,18 @@ class Worker:
         logging.shutdown()
         sys.stdout.flush()
         os._exit(FAILED)
+
+    def _listen(self, number: int) -> None:
+        sock = socket.socket(fileno=number)
+        # Who connects to a Unix socket has no address: there its file's mode says who may.
+        trusted = () if sock.family == socket.AF_UNIX else self._order.trusted_proxies
+        try:
+            self._server.listen(
+                sock, proxy_protocol=self._order.proxy_protocol, trusted_proxies=trusted
+            )
+        except BaseException:
+            sock.close()
+            raise
 
     def _monitor(self) -> Monitor | None:
         if self._order.monitor is None:
@@ -111,7 +123,7 @@ class Worker:
     def _adopt(self, slot: int) -> None:
         try:
             for number in self._spare.pop(slot, ()):
-                self._server.listen(socket.socket(fileno=number))
+                self._listen(number)
         except TaoError:
             pass  # it stops: nobody is accepted any more
 

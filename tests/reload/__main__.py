@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
     parser.add_argument("--clients", type=int, default=8, help="that stay connected (8)")
     parser.add_argument("--visitors", type=int, default=4, help="that connect all the time (4)")
+    parser.add_argument("--unix", action="store_true", help="by a Unix socket, which they share")
     options = parser.parse_args(arguments)
     for name in ("times", "workers"):
         if getattr(options, name) < 1:
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workers=options.workers,
             clients=options.clients,
             visitors=options.visitors,
+            unix=options.unix,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     except KeyboardInterrupt:

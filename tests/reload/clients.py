@@ -9,11 +9,15 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from tests.reload.record import message
 from tests.support import DEADLINE, frame
 
-__all__ = ["Client", "Tally", "Visitor"]
+__all__ = ["Address", "Client", "Tally", "Visitor"]
+
+Address: TypeAlias = tuple[str, int] | str
+"""Of TCP, or the path of a Unix socket."""
 
 ECHO = 1
 HEADER = 8
@@ -36,7 +40,7 @@ class Tally:
 class Client(threading.Thread):
     """Stays connected, with `window` messages in flight; at the server's FIN it comes back."""
 
-    def __init__(self, address: tuple[str, int], number: int, end: threading.Event) -> None:
+    def __init__(self, address: Address, number: int, end: threading.Event) -> None:
         super().__init__(name=f"client {number}")
         self._address = address
         self._end = end
@@ -52,7 +56,7 @@ class Client(threading.Thread):
         again: deque[bytes] = deque()
         while not self._end.is_set() or again:
             try:
-                sock = socket.create_connection(self._address, DEADLINE)
+                sock = self._connect()
             except OSError as error:
                 self.tally.refused += 1
                 self.tally.broken.append(f"connect: {error}")
@@ -68,6 +72,18 @@ class Client(threading.Thread):
             # In their order, before any new one.
             self.tally.unanswered += len(waiting)
             again.extendleft(reversed(waiting))
+
+    def _connect(self) -> socket.socket:
+        if not isinstance(self._address, str):
+            return socket.create_connection(self._address, DEADLINE)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(DEADLINE)
+            sock.connect(self._address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _talk(self, sock: socket.socket, again: deque[bytes], waiting: deque[bytes]) -> None:
         """Send and receive until the server has sent FIN, or all is done."""
@@ -106,7 +122,7 @@ class Client(threading.Thread):
 class Visitor(Client):
     """Connects for every message, and again if it was not answered."""
 
-    def __init__(self, address: tuple[str, int], number: int, end: threading.Event) -> None:
+    def __init__(self, address: Address, number: int, end: threading.Event) -> None:
         super().__init__(address, number, end)
         self.window = 1
         self._had_one = False

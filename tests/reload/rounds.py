@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.reload.clients import Client, Tally, Visitor
+from tests.reload.clients import Address, Client, Tally, Visitor
 from tests.reload.record import RECORD_FILE, handled
 from tests.tao.processes.service import Service
 
@@ -55,16 +55,30 @@ class Outcome:
 
 
 def run(
-    times: int, *, workers: int, clients: int, visitors: int, say: Callable[[str], None]
+    times: int,
+    *,
+    workers: int,
+    clients: int,
+    visitors: int,
+    unix: bool = False,
+    say: Callable[[str], None],
 ) -> Outcome:
-    """Reload `times` times, each when the one before is over; the clients never pause."""
+    """Reload `times` times, each when the one before is over; the clients never pause.
+
+    With `unix` they come by a Unix socket, from which all workers accept.
+    """
     with tempfile.TemporaryDirectory(prefix="tao-reload-") as folder:
         record = Path(folder) / "record"
         record.touch()
         os.environ[RECORD_FILE] = str(record)
         try:
-            with Service("--workers", str(workers), target=TARGET) as service:
-                tallies = _load(service, times, clients, visitors, say)
+            path = str(Path(folder) / "socket") if unix else None
+            where = [] if path is None else ["--bind", path]
+            arguments = ["--workers", str(workers), *where]
+            with Service(*arguments, target=TARGET, bind=not unix) as service:
+                service.wait_for("listening on")
+                address = path or service.address()
+                tallies = _load(service, address, times, clients, visitors, say)
                 status = service.stop()
                 trouble = [
                     line
@@ -79,9 +93,13 @@ def run(
 
 
 def _load(
-    service: Service, times: int, clients: int, visitors: int, say: Callable[[str], None]
+    service: Service,
+    address: Address,
+    times: int,
+    clients: int,
+    visitors: int,
+    say: Callable[[str], None],
 ) -> list[Tally]:
-    address = service.address()
     end = threading.Event()
     threads: list[Client] = [Client(address, number, end) for number in range(clients)]
     threads += [Visitor(address, clients + number, end) for number in range(visitors)]

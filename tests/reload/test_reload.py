@@ -16,8 +16,9 @@ from tests.support import DEADLINE, frame, reset
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is POSIX's")
 
 
-def test_reloads_refuse_nobody_and_lose_nothing() -> None:
-    outcome = run(2, workers=2, clients=4, visitors=2, say=lambda text: None)
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_reloads_refuse_nobody_and_lose_nothing(unix: bool) -> None:
+    outcome = run(2, workers=2, clients=4, visitors=2, unix=unix, say=lambda text: None)
     assert outcome.good, str(outcome)
     assert outcome.messages > 0
     assert outcome.connections > 4

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from tao import Context, MessageRegistry, Server, WriteCloser
+from tao.address import format_address
 from tests.support import Sample, as_bytes
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KILL",
     "NOTE",
     "NOTE_FILE",
+    "PEER",
     "WHO",
     "fails_when_called",
     "make_server",
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 
-ECHO, WHO, KILL, HANG, NOTE = range(1, 6)
+ECHO, WHO, KILL, HANG, NOTE, PEER = range(1, 7)
 
 NOTE_FILE = "TAO_TEST_NOTE_FILE"
 """The variable with the name of a file that is read at the import. "fail" in it: the import fails."""
@@ -59,6 +61,10 @@ def _note(_ctx: Context[bytes], _conn: WriteCloser) -> Sample:
     return Sample(NOTE, note.encode())
 
 
+def _peer(_ctx: Context[bytes], conn: WriteCloser) -> Sample:
+    return Sample(PEER, format_address(conn.remote_address).encode())
+
+
 def _kill(_ctx: Context[bytes], _conn: WriteCloser) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -71,6 +77,7 @@ def _hang(_ctx: Context[bytes], _conn: WriteCloser) -> None:
 registry.register(ECHO, as_bytes, _echo)
 registry.register(WHO, as_bytes, _who)
 registry.register(NOTE, as_bytes, _note)
+registry.register(PEER, as_bytes, _peer)
 registry.register(KILL, as_bytes, _kill)
 registry.register(HANG, as_bytes, _hang, inline=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tao.cli import main
 from tests.examples.support import ROOT
 from tests.support import DEADLINE, Peer, wait_until
-from tests.tao.processes.application import ECHO, HANG, KILL, NOTE, NOTE_FILE
-from tests.tao.processes.service import Service, alive, end_by_force, gone, who
+from tests.tao.processes.application import ECHO, HANG, KILL, NOTE, NOTE_FILE, PEER
+from tests.tao.processes.service import APPLICATION, Service, alive, end_by_force, gone, who
 from tests.tls_support import Certificates, peer_context
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes share sockets on POSIX")
@@ -289,3 +291,62 @@ def test_tls_is_the_commands_affair_and_a_reload_reads_the_certificate_again(
         service.reload()
         assert serial() != before
         assert service.stop() == 0
+
+
+PROXIED = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n"
+
+
+def test_a_unix_socket_behind_a_proxy_is_there_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    arguments = ["--bind", f"unix:{path}", "--socket-mode", "600", "--proxy-protocol"]
+    with Service(*arguments, bind=False) as service:
+        service.wait_for("listening on")
+        assert path.stat().st_mode & 0o777 == 0o600
+        service.reload()
+        with Peer(str(path)) as peer:
+            peer.send(PROXIED)
+            peer.send_frame(PEER)
+            assert peer.receive_frame() == (PEER, b"192.0.2.7:4711")
+        assert service.stop() == 0
+        assert not path.exists()
+
+
+def test_what_makes_no_sense_names_its_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value, said in [
+        ("TAO_BIND", "127.0.0.1:1,nowhere", "TAO_BIND: 'nowhere' has no port"),
+        ("TAO_WORKERS", "none", "TAO_WORKERS: expected a number from 1 on"),
+        ("TAO_GRACE", "-1", "TAO_GRACE: expected a positive number of seconds"),
+        ("TAO_MONITOR", "65536", "TAO_MONITOR: a port is a number from 0 to 65535"),
+        ("TAO_SOCKET_MODE", "999", "TAO_SOCKET_MODE: a file's mode is from 0 to 777"),
+        ("TAO_LOG_LEVEL", "loud", "TAO_LOG_LEVEL: choose one of debug, info"),
+        ("TAO_TLS_KEY", "key.pem", "a key needs its certificate"),
+        ("TAO_TRUSTED_PROXIES", "10.0.0.0/8", "--trusted-proxies has a meaning with"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            assert main(["serve", APPLICATION]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["serve", "no_colon"]) == 2
+    assert "argument MODULE:SERVER: a server is named like" in capsys.readouterr().err
+
+
+def test_addresses_come_from_all_options_or_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAO_BIND", "127.0.0.1:0, [::1]:0" if socket.has_ipv6 else "127.0.0.1:0")
+    with Service(bind=False) as service:
+        found = service.wait_for(r"listening on (.*)\n")[1]
+        assert re.fullmatch(r"127\.0\.0\.1:\d+(, \[::1\]:\d+)?", found)
+        assert service.stop() == 0
+    with Service("--bind", "127.0.0.1:0,127.0.0.1:0") as service:
+        assert service.wait_for(r"listening on (.*)\n")[1].count("127.0.0.1:") == 3
+        assert service.stop() == 0
+
+
+def test_a_socket_of_the_service_manager_that_is_not_there_is_missed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", APPLICATION, "--bind", "fd:web"]) == 1
+    assert "there is no socket 'web' of systemd's" in capsys.readouterr().err
