@@ -18,6 +18,7 @@ import enum
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from reactor import Reactor, Timeout
+from reactor import READ, Reactor, Timeout
 from tao.backoff import Backoff
 from tao.processes.child import Child, ChildState
 from tao.processes.link import ALIVE, LOADED, READY
@@ -183,11 +184,20 @@ class Supervisor:
         before: dict[signal.Signals, Any] = {
             number: signal.signal(number, handler) for number, handler in handlers.items()
         }
-        try:
-            yield
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
+        # The interpreter runs these when it gets to it. A signal that comes just before the loop goes to
+        # sleep would be noticed when something else ends that sleep: a byte of its own does.
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._reactor.register(reader, READ, lambda _ready: reader.recv(4096))
+            fd_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(fd_before)
+                for number, previous in before.items():
+                    signal.signal(number, previous)
 
     # -- starting and reloading ------------------------------------------------------------------
 

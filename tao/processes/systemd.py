@@ -121,7 +121,7 @@ def _listening_socket(descriptor: int) -> socket.socket:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
         raise ValueError(
-            f"LISTEN_FDS speaks of descriptor {descriptor}, which is no socket: {error.strerror}"
+            f"LISTEN_FDS speaks of descriptor {descriptor}, which must be a socket: {error.strerror}"
         ) from error
     # `type` may carry flags of the system's beside the kind.
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
@@ -129,7 +129,7 @@ def _listening_socket(descriptor: int) -> socket.socket:
     ):
         sock.close()
         raise ValueError(
-            f"descriptor {descriptor} of LISTEN_FDS is no stream socket that listens: in its unit, "
-            f"ListenStream= and Accept=no are needed"
+            f"descriptor {descriptor} of LISTEN_FDS must be a stream socket that listens: use "
+            f"ListenStream= and Accept=no in its unit"
         )
     return sock

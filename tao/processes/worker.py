@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
 
 from reactor import ReactorError
 from tao.errors import TaoError
@@ -46,7 +47,8 @@ class Worker:
         self._server = server
         self._link = link
         self._spare = dict(order.spare)  # taken out by the thread that uses or closes them
-        self._stop_asked = False
+        self._stop_asked = False  # by a signal
+        self._signals, self._signals_in = socket.socketpair()
 
     def run(self) -> int:
         """Accept and serve until the parent, a signal, or the parent's end stops it."""
@@ -54,10 +56,7 @@ class Worker:
         try:
             for number in self._order.listeners:
                 self._listen(number)
-            signal.signal(signal.SIGTERM, self._handle_signal)
-            signal.signal(signal.SIGINT, self._handle_signal)
-            # A function, not SIG_IGN, which the application's own child processes would inherit.
-            signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+            self._take_signals()
             # The first thing that the loop does: whoever is told can rely on it.
             self._server.call_soon(partial(self._link.send, READY))
             threading.Thread(target=self._obey, name="tao-control", daemon=True).start()
@@ -84,6 +83,18 @@ class Worker:
             sock.close()
             raise
 
+    def _take_signals(self) -> None:
+        """Have them come to the control thread, as bytes: the main one may sleep in its loop.
+
+        A handler written in Python would run when that wakes up, and a signal that comes just before it
+        falls asleep would be noticed by chance.
+        """
+        self._signals_in.setblocking(False)
+        signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Not SIG_IGN, which the application's own child processes would inherit.
+            signal.signal(number, lambda _number, _frame: None)
+
     def _monitor(self) -> Monitor | None:
         if self._order.monitor is None:
             return None
@@ -93,32 +104,51 @@ class Worker:
 
     def _obey(self) -> None:
         """The control thread."""
-        while (lines := self._link.read()) is not None:
-            for line in lines:
-                word, _, rest = line.partition(" ")
-                try:
-                    if word == STOP:
-                        self._begin_stop(float(rest))
-                    elif word == PING:
-                        self._server.call_soon(partial(self._link.send, ALIVE))
-                    elif word == ADOPT:
-                        self._adopt(int(rest))
-                except ReactorError:
-                    pass  # the loop has ended, and the process is about to
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._link, selectors.EVENT_READ)
+            selector.register(self._signals, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if self._signals in ready:
+                    self._handle_signals(self._signals.recv(64))
+                if self._link in ready:
+                    lines = self._link.read()
+                    if lines is None:
+                        break
+                    for line in lines:
+                        self._handle_line(line)
         logger.warning("the parent process is gone: stopping")
-        try:
-            self._begin_stop(self._order.grace)
-        except ReactorError:
-            pass
+        self._begin_stop(self._order.grace)
         # The loop may hang, and nobody else is left to end this process. A daemon's sleep delays no end.
         threading.Event().wait(self._order.grace + MARGIN)
         logger.error("not stopped within the grace: ended by force")
         os._exit(FAILED)
 
+    def _handle_line(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == STOP:
+            self._begin_stop(float(rest))
+        elif word == PING:
+            self._on_loop(partial(self._link.send, ALIVE))
+        elif word == ADOPT:
+            self._adopt(int(rest))
+
+    def _handle_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):  # others may be the application's
+                self._begin_stop(0.0 if self._stop_asked else self._order.grace)
+                self._stop_asked = True
+
     def _begin_stop(self, grace: float) -> None:
         self._close_spare()
         # There `stop` does not wait: what comes by the link next must be read.
-        self._server.call_soon(partial(self._server.stop, grace))
+        self._on_loop(partial(self._server.stop, grace))
+
+    def _on_loop(self, callback: Callable[[], object]) -> None:
+        try:
+            self._server.call_soon(callback)
+        except ReactorError:
+            pass  # the loop has ended, and the process is about to
 
     def _adopt(self, slot: int) -> None:
         try:
@@ -132,11 +162,6 @@ class Worker:
         while self._spare:
             for number in self._spare.popitem()[1]:
                 os.close(number)
-
-    def _handle_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._close_spare()
-        self._server.stop(0.0 if self._stop_asked else self._order.grace)
-        self._stop_asked = True
 
 
 def main() -> int:

@@ -100,6 +100,21 @@ def test_who_falls_is_started_again_and_others_take_his_place_meanwhile() -> Non
         assert service.stop() == 0
 
 
+def test_a_worker_that_is_told_to_stop_finishes_and_another_comes() -> None:
+    with Service() as service:
+        address = service.address()
+        with Peer(address) as peer:
+            pid = who(peer)
+            os.kill(pid, signal.SIGHUP)  # which is for the parent alone
+            assert who(peer) == pid
+            os.kill(pid, signal.SIGTERM)
+            assert peer.receive_to_end() == b""
+        service.logged("fell: exit status 0; started again at once")
+        with Peer(address) as peer:
+            assert who(peer) != pid
+        assert service.stop() == 0
+
+
 def test_a_reload_runs_new_code_and_a_bad_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,12 +117,12 @@ def test_what_is_another_process_s_is_left(
 def test_a_socket_that_does_not_listen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as sock:
         environment = handed(monkeypatch, sock)
-        with pytest.raises(ValueError, match="no stream socket that listens"):
+        with pytest.raises(ValueError, match="must be a stream socket that listens"):
             Activation.take(environment)
 
 
 def test_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as file:
         monkeypatch.setattr(systemd, "FIRST_DESCRIPTOR", file.fileno())
-        with pytest.raises(ValueError, match="which is no socket"):
+        with pytest.raises(ValueError, match="which must be a socket"):
             Activation.take({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
