@@ -174,6 +174,7 @@ class Acceptor:
     ) -> None:
         self._reactor = reactor
         self._socket = sock
+        self._accept = reactor.system.accepting(sock)
         self._file = file
         self._on_accept = on_accept
         self._paused = False  # somebody has asked for it
@@ -191,7 +192,7 @@ class Acceptor:
             if self._channel is None or not self._channel.events:
                 return  # closed or paused by what on_accept did
             try:
-                sock, address = self._socket.accept()
+                sock, address = self._accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -201,7 +202,6 @@ class Acceptor:
                     self._handle_exhausted(error)
                     return
                 raise
-            sock.setblocking(False)
             try:
                 self._on_accept(sock, address)
             except Exception:

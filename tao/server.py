@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
@@ -29,6 +30,7 @@ from reactor import (
     Acceptor,
     CloseCause,
     CloseReason,
+    Connection,
     ConnectionOptions,
     ConnectionState,
     OperatingSystem,
@@ -42,6 +44,7 @@ from reactor import (
 )
 from tao.address import format_address, host_of, set_no_delay
 from tao.address_limits import AddressLimits
+from tao.backplane import Backplane, Envelope, Reach
 from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
@@ -55,6 +58,7 @@ from tao.metrics import Metrics, MetricsSnapshot
 from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
 from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
+from tao.relay import ALONE, Relay, RelayedMessage, own_net_id
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.stop_report import StopReport
 
@@ -72,6 +76,9 @@ REFUSAL_LINES = Rate(1, burst=10)
 STOP_MARGIN = 1.0
 """Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
 
+# Looking a member up in its class costs as much as a call before Python 3.12.
+_ACCEPTED, _ABOVE_HIGH = WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH
+
 T = TypeVar("T")
 
 
@@ -79,6 +86,14 @@ class ServerConn(Conn["ServerConn"]):
     """A client's connection, at the server."""
 
     __slots__ = ()
+
+    @property
+    def cluster_id(self) -> str:
+        """What `Server.unicast` takes on every server of the backplane: no other connection, of whatever
+        server, has had it. It holds no secret, and is no proof of anything."""
+        server = self._session.server
+        assert isinstance(server, Server)
+        return f"{server.member_id}-{self.net_id}"
 
 
 class Server:
@@ -110,6 +125,8 @@ class Server:
     - `heartbeat`: how often to give a sign of life, and when to give a silent peer up.
     - `close_on_error`: whether an exception in a handler costs its connection.
     - `options`: watermarks and deadlines of the connections.
+    - `backplane`: what joins this server with others, as RedisBackplane does, so that `broadcast`,
+      `unicast` and groups reach the connections of all; from the first `listen` until it has stopped.
     - `reactor`: the loop to run on, if somebody else drives it.
 
     All four callbacks run like handlers: on a worker, in their connection's order. Raises ValueError
@@ -142,6 +159,7 @@ class Server:
         executor: Executor | None = None,
         close_on_error: bool = True,
         options: ConnectionOptions | None = None,
+        backplane: Backplane | None = None,
         reactor: Reactor | None = None,
     ) -> None:
         _check_count("worker_size", worker_size, "handlers that may run at once")
@@ -162,6 +180,12 @@ class Server:
                 raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
+        plane: object = backplane
+        # A text has a `join` too, and a URL is what one might pass.
+        if plane is not None and (
+            isinstance(plane, str | bytes) or not callable(getattr(plane, "join", None))
+        ):
+            raise TypeError(f"backplane must be a Backplane, such as RedisBackplane, not {plane!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
         self._system = system
         self._registry = registry
@@ -199,6 +223,8 @@ class Server:
         self._pool: WorkerPool | None = None
         self._memory_limit = memory_limit
         self._budget: MemoryBudget | None = None  # likewise
+        self._backplane = backplane
+        self._relay: Relay | None = None  # likewise
         self._net_ids = itertools.count(1)
         # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
         # is one step.
@@ -247,6 +273,7 @@ class Server:
         listening = open_listener(address, backlog=self._backlog, system=self._system, **options)
         sock = listening.sock
         sock.setblocking(False)
+        set_no_delay(sock)  # what it accepts has that from it
         bound = cast(SocketAddress, sock.getsockname())
         try:
             reactor = self._ensure_reactor()
@@ -277,6 +304,8 @@ class Server:
                 self._options.buffer_size,
                 self._snapshot,
             )
+        if self._backplane is not None and self._relay is None:
+            self._relay = Relay(self._backplane, self._reactor, self._handle_relayed)
         return self._reactor
 
     def _add_acceptor(self, reactor: Reactor, listening: Listening) -> None:
@@ -500,6 +529,9 @@ class Server:
         pool, reactor = self._pool, self._reactor
         assert pool is not None and reactor is not None
         pool.shutdown(wait=not self._left_behind)
+        if self._relay is not None:
+            # What is left of the grace, or a little: the others are owed what was said.
+            self._relay.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
         if self._data_source is not None:
             if self._left_behind:
                 logger.error("a handler has not returned: its data source is left open")
@@ -536,7 +568,6 @@ class Server:
         if len(self._sessions) >= self._max_connections:
             self._refuse(sock, address, f"max_connections ({self._max_connections}) is reached")
             return
-        set_no_delay(sock)
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
@@ -567,6 +598,8 @@ class Server:
         )
         conn._session = session
         self._sessions[net_id] = session
+        if self._relay is not None:
+            self._relay.add(net_id)
         session.connection.start(sock)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             for acceptor in self._acceptors:
@@ -616,6 +649,8 @@ class Server:
             self._make_room(session.host)
             for group in list(self._groups.values()):
                 group.leave(session.conn)
+            if self._relay is not None:
+                self._relay.remove(session.net_id)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
@@ -659,26 +694,78 @@ class Server:
         """All connections that there are now. Any thread."""
         return [session.conn for session in list(self._sessions.values())]
 
-    def unicast(self, net_id: int, message: Message) -> bool:
-        """Write a message to one connection. Any thread. Raises as `connection` and `write` do."""
+    def unicast(self, net_id: int | str, message: Message) -> bool:
+        """Write a message to one connection. Any thread. Raises as `connection` and `write` do.
+
+        By its `net_id`, if it is this server's; by its `cluster_id`, whichever server's it is. For another
+        server's it returns True when the message waits to be sent there, and raises WouldBlockError when
+        too much waits; that the connection is gone is told to the backplane's `on_report`.
+        """
+        if isinstance(net_id, str):
+            own = own_net_id(net_id, self.member_id)
+            if own is None:
+                if self._relay is None:
+                    raise NotRegisteredError(
+                        f"there is no connection {net_id} here; to reach other servers' pass backplane="
+                    )
+                return self._relay.unicast(net_id, message)
+            net_id = own
         return self.connection(net_id).write(message)
+
+    @property
+    def member_id(self) -> str:
+        """This server's name among those of its backplane, which none of them has had; "local" without one,
+        and before `listen`. Any thread."""
+        return ALONE if self._relay is None else self._relay.member_id
 
     def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
         """Write a message to all connections. Any thread. It is encoded once.
+
+        With a backplane it is queued for the other servers too, which does not wait and is no part of the
+        report's numbers: `others` says whether there was room.
 
         A slow receiver does not hold up the others; `when_full` says what becomes of one that has
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        return self._deliver(self._snapshot(), message, when_full)
+        report = self._deliver(self._snapshot(), message, when_full)
+        return self._pass_on(report, Reach.ALL, "", message, when_full)
 
     def _snapshot(self) -> list[Session[ServerConn]]:
         return list(self._sessions.values())
 
     def _deliver_to(
-        self, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
+        self, name: str, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
     ) -> BroadcastReport:
-        return self._deliver([conn._session for conn in conns], message, when_full)
+        report = self._deliver([conn._session for conn in conns], message, when_full)
+        return self._pass_on(report, Reach.GROUP, name, message, when_full)
+
+    def _pass_on(
+        self,
+        report: BroadcastReport,
+        reach: Reach,
+        target: str,
+        message: Message,
+        when_full: WhenFull,
+    ) -> BroadcastReport:
+        """The report of what was delivered here, with what becomes of it elsewhere."""
+        if self._relay is None:
+            return report
+        taken = self._relay.publish(reach, target, message, when_full)
+        return replace(report, others="queued" if taken else "refused")
+
+    def _handle_relayed(self, envelope: Envelope) -> BroadcastReport:
+        """Another server's message for connections here. The loop's thread."""
+        message = RelayedMessage(envelope.number, envelope.value)
+        if envelope.reach is Reach.ONE:
+            conn = self.connection(own_net_id(envelope.target, self.member_id) or 0)
+            sessions = [conn._session]
+        elif envelope.reach is Reach.GROUP:
+            group = self._groups.get(envelope.target)
+            sessions = [] if group is None else [conn._session for conn in group.members()]
+        else:
+            sessions = self._snapshot()
+        return self._deliver(sessions, message, envelope.when_full)
 
     def _deliver(
         self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
@@ -692,7 +779,7 @@ class Server:
         drop_oldest = when_full == "drop_oldest"
         thread = threading.get_ident()
         refused = closed = sent = queued = 0
-        flushes: list[Callable[[], None]] = []
+        unflushed: list[Connection] = []
         try:
             for session in sessions:
                 connection = session.connection
@@ -710,32 +797,30 @@ class Server:
                         )
                         refused += 1
                         continue
-                mine = session.handler_thread == thread
-                if mine:
+                if session.handler_thread == thread:
                     result = session.deliver_own(own, drop_oldest=drop_oldest)
                 else:
                     result = connection.write(own, drop_oldest=drop_oldest, post=False)
-                if connection.outbox_size:
-                    flushes.append(connection.flush)
-                if result is WriteResult.CLOSED:
-                    closed += 1
-                elif result is WriteResult.FULL:
-                    if when_full == "close":
-                        session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
-                        closed += 1
-                    else:
-                        refused += 1
-                else:
-                    sent += 1
-                    if not mine:
+                    if result is _ACCEPTED or result is _ABOVE_HIGH:
                         queued += len(own)
+                if connection.outbox_size:
+                    unflushed.append(connection)
+                if result is _ACCEPTED or result is _ABOVE_HIGH:
+                    sent += 1
+                elif result is WriteResult.CLOSED:
+                    closed += 1
+                elif when_full == "close":
+                    session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
+                    closed += 1
+                else:
+                    refused += 1
         finally:
             # Whatever else happens: what has been accepted is charged and sent.
             if queued and self._budget is not None:
                 self._budget.ledger.post(queued)
-            if flushes and reactor is not None and pool is not None:
-                reactor.post(partial(_call_all, flushes))
-                pool.notify()
+            if unflushed and reactor is not None and pool is not None:
+                reactor.post(partial(Connection.flush_all, unflushed))
+                pool.wake()
         return BroadcastReport(sent, refused, closed)
 
     def group(self, name: str) -> Group[ServerConn]:
@@ -743,7 +828,7 @@ class Server:
         group = self._groups.get(name)
         if group is None:
             # Of two threads that ask at once, both get the one that was put in first.
-            group = self._groups.setdefault(name, Group(name, self._deliver_to))
+            group = self._groups.setdefault(name, Group(name, partial(self._deliver_to, name)))
         return group
 
     def metrics(self) -> MetricsSnapshot:
@@ -763,6 +848,7 @@ class Server:
                 timers=0 if statistics is None else statistics.timeouts_waiting,
                 wakeups=0 if statistics is None else statistics.wakeups,
                 passes=0 if statistics is None else statistics.passes,
+                backplane=None if self._relay is None else self._relay.counters(),
             )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
@@ -797,11 +883,6 @@ class Server:
 def _host_of_peer(address: SocketAddress | None) -> str:
     """What limits of addresses go by; nothing for a Unix socket's peer."""
     return address[0] if isinstance(address, tuple) else ""
-
-
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
 
 
 def _check_count(name: str, value: int, what: str) -> None:
