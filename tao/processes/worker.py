@@ -151,6 +151,7 @@ class Worker:
             pass  # the loop has ended, and the process is about to
 
     def _adopt(self, slot: int) -> None:
+        logger.info("worker %d has fallen: accepting in its place", slot)
         try:
             for number in self._spare.pop(slot, ()):
                 self._listen(number)

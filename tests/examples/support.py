@@ -31,12 +31,15 @@ class Program:
     Warnings are errors in it, so that a socket or file that it leaves open shows on `errors`.
     """
 
+    options: Sequence[str] = ("-X", "dev", "-W", "error")
+    """The interpreter's."""
+
     def __init__(self, command: Sequence[str], *, cwd: Path = ROOT) -> None:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8")
         # Output that is not flushed shall not be seen: nobody sets this for users.
         environment.pop("PYTHONUNBUFFERED", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-W", "error", *command],
+            [sys.executable, *self.options, *command],
             cwd=cwd,
             env=environment,
             stdin=subprocess.PIPE,
