@@ -347,6 +347,18 @@ class Server:
             raise errors[0]
         return outcome[0]
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have the loop call it, soon. Any thread, and signal handlers.
+
+        It holds up every connection while it runs; if it raises, that is logged. Raises TaoError before
+        `listen`, ReactorClosedError after the end.
+        """
+        if self._reactor is None:
+            raise TaoError(
+                "call_soon() needs the loop that listening makes: call listen(address) first"
+            )
+        self._reactor.call_soon_threadsafe(callback)
+
     def start(self, address: Address, **options: Unpack[ListenOptions]) -> None:
         """Listen on `address`, then serve until stopped. See `listen` and `serve_forever`."""
         with _signals(self._handle_signal):
@@ -662,12 +674,13 @@ class Server:
     def set_tls(self, context: ssl.SSLContext) -> None:
         """Use another context for the connections that come from now on: a renewed certificate, say.
 
-        Those that there are keep theirs. Any thread. Raises TaoError on a server without TLS.
+        Those that there are keep theirs. Any thread. Raises TaoError on a server that listens without
+        TLS.
         """
-        if self._tls is None:
+        if self._tls is None and self._acceptors:
             raise TaoError(
-                "this server was made without tls, and its clients would not understand; pass tls= when "
-                "it is made"
+                "this server listens without tls, and its clients would not understand; pass tls= when "
+                "it is made, or call set_tls() before listen()"
             )
         self._tls = context
 

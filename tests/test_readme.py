@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
 import operator
@@ -26,10 +27,12 @@ import pytest
 import reactor
 import reactor.embed.asyncio
 import tao
+import tao.cli
 import tao.testing
 from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program, example
 from tests.support import frame
+from tests.tao.cli.support import serving
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
 
@@ -50,11 +53,12 @@ PROGRAMS = [
     "tao/examples/readme_embedding.py",
     "tao/examples/readme_from_asyncio.py",
     "tao/examples/readme_protocol.py",
+    "tao/examples/readme_serve.py",
     "tao/examples/readme_testing.py",
     "tao/examples/readme_tls.py",
 ]
 
-COMMANDS = ["try", "test", "bench", "certificate", "hosts"]
+COMMANDS = ["try", "test", "serve", "send", "load", "bench", "certificate", "hosts"]
 
 
 @dataclass(frozen=True)
@@ -355,6 +359,44 @@ def test_the_command_for_a_certificate_makes_one(tmp_path: Path) -> None:
 
 
 # -- commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["send", "load"])
+def test_the_commands_for_a_server_work(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *arguments = shlex.split(command(name))
+    assert program == ".venv/bin/tao"
+    with serving() as address:
+        arguments[arguments.index("localhost:12345")] = address
+        assert tao.cli.main(arguments) == 0
+    expected = {
+        "send": r"^Hello!\n$",
+        "load": r"replies +20,000 in .*\n(.*\n)*latency, from sending\n",
+    }
+    assert re.search(expected[name], capsys.readouterr().out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes share sockets on POSIX")
+def test_the_command_for_all_processors_serves_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TAO_BIND", "127.0.0.1:0")
+    program, *arguments = shlex.split(command("serve"))
+    assert program == ".venv/bin/tao"
+    with Program(["-m", "tao", *arguments]) as service:
+        address = "{}:{}".format(*service.address())
+        asked = re.search(r"^`tao (send [^`]+)` asks it", README, re.MULTILINE)
+        assert asked is not None
+        words = [address if "localhost" in word else word for word in asked[1].split()]
+        assert tao.cli.main(words) == 0
+        assert re.fullmatch(r"process \d+: 71 \* 839 \* 1471 \* 6857\n", capsys.readouterr().out)
+        service.signal(signal.SIGTERM)
+        assert service.wait() == 0
+
+
+def test_the_table_of_commands_is_of_what_there_is() -> None:
+    names = re.findall(r"^\| `tao (\w+) ", README, re.MULTILINE)
+    commands = importlib.import_module("tao.cli.main").COMMANDS
+    assert sorted(names) == sorted(each.NAME for each in commands)
 
 
 def test_the_command_to_try_it_works() -> None:

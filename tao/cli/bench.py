@@ -20,8 +20,8 @@ from tao.cli.load_process import LoadProcess, progress_of
 from tao.cli.load_report import as_json, show
 from tao.cli.outcome import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from tao.cli.progress import ProgressDisplay, make_progress
-from tao.cli.send import message_number
-from tao.cli.server_options import add_server_options, client_tls
+from tao.cli.send import Sent, message_number
+from tao.cli.server_options import add_server_options, client_tls, make_codec
 from tao.codec import MAX_LENGTH
 from tao.terminal import CommandLine, count, seconds
 
@@ -161,8 +161,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
     """Of the whole load. Raises UsageError for what makes no sense."""
-    if arguments.message is not None and not arguments.message and arguments.codec == "line":
-        raise UsageError("--message: an empty line is no message to measure by")
+    if arguments.message is not None:
+        value = arguments.message.encode(errors="surrogateescape")
+        try:
+            make_codec(arguments).encode(Sent(arguments.type, value))
+        except ValueError as error:  # a newline in a line, say
+            raise UsageError(f"--message: {error}") from error
     duration = arguments.duration
     if duration is None and arguments.messages is None:
         duration = DURATION

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tao.cli.outcome import UsageError
 
@@ -56,16 +57,18 @@ def add_option(
     choices: Sequence[object] | None = None,
     metavar: str | None = None,
     nargs: str | None = None,
+    repeated: bool = False,
 ) -> None:
     """An option with a value, or with `nargs="?"` an argument.
 
     Its help tells of its default, unless that is None, and of its variable.
     `convert` makes the value of the text, and raises argparse.ArgumentTypeError, or ValueError, with a
-    text for people.
+    text for people. With `repeated` it makes a list, and the lists of all its uses are put together.
     """
     notes = ([] if default is None else [f"default: {default}"]) + [variable]
     parser.add_argument(
         *flags,
+        action=_Several if repeated else "store",
         type=convert,
         choices=choices,
         metavar=metavar,
@@ -73,6 +76,18 @@ def add_option(
         default=_FromEnvironment(variable, default, convert, choices),
         help=f"{help} ({'; '.join(notes)})".replace("%", "%%"),
     )
+
+
+class _Several(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(before if isinstance(before, list) else ()), *values])
 
 
 def add_switch(parser: argparse._ActionsContainer, flag: str, *, variable: str, help: str) -> None:

@@ -150,9 +150,9 @@ def problems(plan: Plan, result: Result) -> list[str]:
 def generator(result: Result) -> str:
     """How much more the generator could have done."""
     text = f"{result.processes} processes" if result.processes > 1 else "1 process"
-    text += f", {busy(result):.0%} busy"
     if not ceiling(result):
         return text
+    text += f", {busy(result):.0%} busy"
     cost = result.processor / result.received / 1_000
     text += f"; {cost:.3g} us of a processor for each message: {ceiling(result):,.0f}/s at the most"
     if busy(result) >= BUSY:
@@ -167,16 +167,21 @@ def as_text(plan: Plan, result: Result) -> str:
     """On plain paper."""
     lines = [f"{name:10} {text}" for name, text in summary(plan, result)]
     lines += [f"{'PROBLEM':10} {text}" for text in problems(plan, result)]
-    lines += ["", f"latency, from {'sending' if plan.rate is None else 'when each was due'}"]
-    lines += [f"  {name:6} {value:>10}" for name, value in times(result)]
-    lines.append("")
-    drawn = list(bars(result))
-    largest = max((share for _, _, share in drawn), default=0.0)
-    lines += [
-        f"  {limit:>10} {count:>12,} {share:6.1%}  {'#' * round(share / largest * BAR)}".rstrip()
-        for limit, count, share in drawn
-    ]
+    if result.received:
+        lines += ["", f"latency, from {_origin(plan)}"]
+        lines += [f"  {name:6} {value:>10}" for name, value in times(result)]
+        lines.append("")
+        drawn = list(bars(result))
+        largest = max(share for _, _, share in drawn)
+        lines += [
+            f"  {limit:>10} {count:>12,} {share:6.1%}  {'#' * round(share / largest * BAR)}".rstrip()
+            for limit, count, share in drawn
+        ]
     return "\n".join([*lines, "", f"{'generator':10} {generator(result)}"])
+
+
+def _origin(plan: Plan) -> str:
+    return "sending" if plan.rate is None else "when each was due"
 
 
 def times(result: Result) -> list[tuple[str, str]]:
@@ -212,15 +217,16 @@ def _show_tables(plan: Plan, result: Result, stream: TextIO) -> None:
         facts.add_row(Text("problem", style="bold red"), Text(text, style="red"))
     facts.add_row(Text("generator", style="bold"), Text(generator(result)))
     console.print(facts)
-    origin = "sending" if plan.rate is None else "when each was due"
-    latency = Table(title=f"Latency, from {origin}")
+    if not result.received:
+        return
+    latency = Table(title=f"Latency, from {_origin(plan)}")
     row = times(result)
     for name, _ in row:
         latency.add_column(name, justify="right")
     latency.add_row(*(value for _, value in row))
     console.print(latency)
     drawn = list(bars(result))
-    largest = max((share for _, _, share in drawn), default=1.0) or 1.0
+    largest = max(share for _, _, share in drawn)
     histogram = Table("took", "replies", "share", "", box=None)
     for column in histogram.columns[:3]:
         column.justify = "right"

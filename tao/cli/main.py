@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from tao.cli import bench, chat, environment, send
+from tao.cli import bench, chat, environment, send, serve
 from tao.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE, CommandError, UsageError
 from tao.errors import TaoError
 from tao.terminal import CommandLine
@@ -50,6 +50,7 @@ class Command(Protocol):
 
 
 COMMANDS: tuple[Command, ...] = (
+    serve,
     chat,
     send,
     bench,

@@ -24,6 +24,7 @@ from tests.bench.timers import TAO_TIMERS, TIMERS_REFERENCE
 from tests.bench.workload import AnyCase, Case
 from tests.bench.workloads.timers import ADD, CANCEL, RESTART
 from tests.bench.workloads.timers_lateness import EXPIRE
+from tests.bench.workloads.workers import WORKERS_1, WORKERS_2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ TARGETS = (
         for case in CROWDS
         for peer in (TAO_LOOP, TAO_THREAD)
     ),
+    Target("workers", ONE, WORKERS_2, WORKERS_1, 1.7),
 )
 
 

@@ -85,6 +85,13 @@ def test_a_peer_hangs_up_on_a_frame_that_is_too_long(peer: Peer) -> None:
                 pass
 
 
+@pytest.mark.parametrize("peer", find_workloads()["workers"].peers[1:], ids=lambda peer: peer.name)
+def test_a_peer_of_two_processes_echoes(peer: Peer) -> None:
+    with _started(peer) as server, OpenConnections(server.port, 64) as connections:
+        connections.grow(3)
+        connections.check()
+
+
 @pytest.mark.parametrize("peer", WORKING.values(), ids=lambda peer: "-".join(peer.options))
 def test_a_peer_with_work_echoes(peer: Peer) -> None:
     with _started(peer) as server, OpenConnections(server.port, 64) as connections:

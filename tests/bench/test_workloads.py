@@ -39,6 +39,7 @@ def test_the_workloads_are_there() -> None:
         "pool-sleep",
         "slow-beside-fast",
         "tls-echo",
+        "workers",
     }
 
 

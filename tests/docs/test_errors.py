@@ -193,7 +193,8 @@ def look_for_nobody() -> None:
 
 def renew_what_was_never_there() -> None:
     server = tao.Server(registry=tao.MessageRegistry())
-    server.set_tls(tao.load_client_tls(verify=False))
+    with server.running(("127.0.0.1", 0)):
+        server.set_tls(tao.load_client_tls(verify=False))
 
 
 FIRST_MISTAKES: list[tuple[Callable[[], object], type[BaseException], str]] = [

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 __all__ = ["ROOT", "Peer", "Program", "example"]
 
@@ -31,12 +31,15 @@ class Program:
     Warnings are errors in it, so that a socket or file that it leaves open shows on `errors`.
     """
 
+    options: Sequence[str] = ("-X", "dev", "-W", "error")
+    """The interpreter's."""
+
     def __init__(self, command: Sequence[str], *, cwd: Path = ROOT) -> None:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8")
         # Output that is not flushed shall not be seen: nobody sets this for users.
         environment.pop("PYTHONUNBUFFERED", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-W", "error", *command],
+            [sys.executable, *self.options, *command],
             cwd=cwd,
             env=environment,
             stdin=subprocess.PIPE,
@@ -79,9 +82,15 @@ class Program:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first match in its output, once it is there."""
+        return self._wait_for("output", pattern)
 
+    def wait_for_errors(self, pattern: str) -> re.Match[str]:
+        """As `wait_for`, on its standard error."""
+        return self._wait_for("errors", pattern)
+
+    def _wait_for(self, name: str, pattern: str) -> re.Match[str]:
         def search() -> re.Match[str] | None:
-            return re.search(pattern, self._texts["output"])
+            return re.search(pattern, self._texts[name])
 
         with self._changed:
             found = self._changed.wait_for(search, DEADLINE)
@@ -115,7 +124,7 @@ class Program:
             reader.join(DEADLINE)
         return status
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1267,9 +1267,24 @@ def test_a_new_certificate_is_for_new_connections(certificates: Certificates) ->
             check_echo(begun)
 
 
-def test_a_server_without_tls_cannot_be_given_it_later(certificates: Certificates) -> None:
-    with pytest.raises(TaoError, match="without tls"):
-        Server(registry=MessageRegistry()).set_tls(load_server_tls(certificates.server_file))
+def test_a_server_that_listens_without_tls_cannot_be_given_it(certificates: Certificates) -> None:
+    server = Server(registry=MessageRegistry())
+    with server.running(LOCAL), pytest.raises(TaoError, match="without tls"):
+        server.set_tls(load_server_tls(certificates.server_file))
+
+
+def test_a_server_can_be_given_tls_before_it_listens(certificates: Certificates) -> None:
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, lambda ctx, conn: Sample(1, ctx.message))
+    server = Server(registry=registry)
+    server.set_tls(load_server_tls(certificates.server_file))
+    with (
+        server.running(LOCAL) as address,
+        socket.create_connection(address, DEADLINE) as plain,
+        peer_context(certificates).wrap_socket(plain, server_hostname="localhost") as peer,
+    ):
+        peer.sendall(frame(1, b"secret"))
+        assert peer.recv(14) == frame(1, b"secret")
 
 
 # -- together with the rest ----------------------------------------------------------------------

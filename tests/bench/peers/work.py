@@ -11,6 +11,7 @@ from typing import Final
 from tests.bench.peers.frames import ECHO_TYPE, SLOW_TYPE, echo
 
 COMPUTE_SECONDS: Final = 50e-6
+LONG_COMPUTE_SECONDS: Final = 200e-6
 SLEEP_SECONDS: Final = 10e-3
 SLOW_SECONDS: Final = 100e-3
 
@@ -19,13 +20,20 @@ Handler = Callable[[int, bytes], bytes]
 
 
 def compute() -> None:
-    """Use the processor for COMPUTE_SECONDS, holding the interpreter's lock as Python code does.
+    """Use the processor for COMPUTE_SECONDS, holding the interpreter's lock as Python code does."""
+    _use_processor(COMPUTE_SECONDS)
 
-    By the thread's own clock: what other threads take of the processor, and the wait for the
-    interpreter, are no work done. So it is the same work in every peer, on any machine.
-    """
+
+def compute_for_long() -> None:
+    """The same for LONG_COMPUTE_SECONDS."""
+    _use_processor(LONG_COMPUTE_SECONDS)
+
+
+def _use_processor(seconds: float) -> None:
+    """By the thread's own clock: what other threads take of the processor, and the wait for the
+    interpreter, are no work done. So it is the same work in every peer, on any machine."""
     clock = time.thread_time_ns
-    until = clock() + int(COMPUTE_SECONDS * 1e9)
+    until = clock() + int(seconds * 1e9)
     while clock() < until:
         pass
 
@@ -43,6 +51,7 @@ def be_slow() -> None:
 WORKS: Final[dict[str, dict[int, Work]]] = {
     "nothing": {},
     "compute": {ECHO_TYPE: compute},
+    "compute-for-long": {ECHO_TYPE: compute_for_long},
     "sleep": {ECHO_TYPE: sleep},
     "slow-beside-fast": {SLOW_TYPE: be_slow},
 }

@@ -215,3 +215,48 @@ def test_the_version() -> None:
 def test_the_script_is_the_same() -> None:
     text = (Path(ROOT) / "pyproject.toml").read_text("utf-8")
     assert '\n[project.scripts]\ntao = "tao.cli:main"\n' in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the pipes of others")
+def test_who_closes_the_pipe_has_seen_enough() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-m", "tao", "--help"],
+            cwd=ROOT,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_a_failure() -> None:
+    # Of what is written at once, argparse itself catches the error, and says nothing.
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-m", "tao", "--version"],
+            cwd=ROOT,
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"tao: [Errno 28] No space left on device\n"
+
+
+def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"bench", "chat", "send"} <= {command.NAME for command in module.COMMANDS}
+    for command in module.COMMANDS:
+        assert main([command.NAME, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert f"\n  tao {command.NAME} " in text
+        assert "130  ended by Ctrl-C" in text

@@ -1,0 +1,1 @@
+"""A service that is reloaded over and over under load: see `python -m tests.reload --help`."""
