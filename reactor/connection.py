@@ -621,10 +621,10 @@ class Connection:
             waits = bool(self._outbox or self._queue.size) and self._line_up(frames)
         finally:
             lock.release()
-        if len(frames) == 1 and not waits:
-            self.send(frames[0], True)  # the usual case
-        else:
+        if waits or not frames or self._tls is not None or self._machine.state is not _OPEN:
             self._send_lined_up(frames, waits)
+        elif not self._transmit(frames[0] if len(frames) == 1 else b"".join(frames)):
+            self._after_send()
         return 0
 
     def _line_up(self, frames: list[bytes]) -> bool:

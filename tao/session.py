@@ -455,8 +455,9 @@ class Session(Generic[C]):
         return context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
-        batch, replies = self._batch, self.connection.own
+        batch, connection = self._batch, self.connection
         assert batch is not None
+        replies = connection.own
         conn, codec, pool = self.conn, self._decoded_by, self._pool
         monotonic = self._monotonic
         left = len(batch)
@@ -475,7 +476,8 @@ class Session(Generic[C]):
                 except BaseException as error:
                     self._report(error, self._options.close_on_error)
                 if left:
-                    if self._interrupted or self._uncollected > self.connection.output_high:
+                    uncollected = self._written - connection.own_size
+                    if self._interrupted or uncollected > connection.output_high:
                         break  # in the second case the peer shall read before it gets more
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block

@@ -629,7 +629,7 @@ OTHERS = (
     _defect(
         "a worker does not stop for a peer that does not read",
         _SESSION + "_handle_batch",
-        "self._interrupted or self._uncollected > self.connection.output_high",
+        "self._interrupted or uncollected > connection.output_high",
         "self._interrupted",
     ),
     _defect(
