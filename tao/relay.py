@@ -42,7 +42,7 @@ class RelayedMessage:
     __slots__ = ("_value", "message_number")
 
     def __init__(self, number: int, value: bytes) -> None:
-        self.message_number = number
+        self.message_number: int = number
         self._value = value
 
     def serialize(self) -> bytes:

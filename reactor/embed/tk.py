@@ -8,20 +8,37 @@ from __future__ import annotations
 
 import tkinter
 from collections.abc import Callable
+from typing import Protocol, cast
 
 from reactor.embed.embedding import BUDGET, Embedding
 from reactor.loop import Reactor
 
-__all__ = ["attach"]
+__all__ = ["Widget", "attach"]
 
 
-def attach(reactor: Reactor, root: tkinter.Misc, *, budget: float = BUDGET) -> Embedding:
+class Widget(Protocol):
+    """Any of tkinter's widgets, such as the root. Tk's thread.
+
+    What tells one from other things: the types that the standard library's own class comes with are not
+    all known, and so are none that are made of them.
+    """
+
+    def update_idletasks(self) -> None:
+        """Draw."""
+        ...
+
+    def deletecommand(self, name: str) -> None:
+        """Forget one of Tcl's commands."""
+        ...
+
+
+def attach(reactor: Reactor, root: Widget, *, budget: float = BUDGET) -> Embedding:
     """Have the event loop of `root`, any widget of the program, drive the reactor. Tk's thread.
 
     Detach before the widget is destroyed; after that nothing drives the reactor. Raises as
     `Reactor.set_host` does.
     """
-    return Embedding(reactor, _Host(root), budget)
+    return Embedding(reactor, _Host(cast(tkinter.Misc, root)), budget)
 
 
 class _Host:

@@ -7,17 +7,33 @@ logged as ever, and does not end the nursery.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import trio
 
 from reactor.embed.embedding import BUDGET, Embedding
 from reactor.loop import Reactor
 
-__all__ = ["attach"]
+__all__ = ["Nursery", "attach"]
 
 
-def attach(reactor: Reactor, nursery: trio.Nursery, *, budget: float = BUDGET) -> Embedding:
+class Nursery(Protocol):
+    """What is used of a `trio.Nursery`: known where trio is not installed, too. Trio's thread."""
+
+    def start_soon(
+        self,
+        async_fn: Callable[[Embedding], Awaitable[object]],
+        embedding: Embedding,
+        /,
+        *,
+        name: object = None,
+    ) -> None:
+        """Start a task."""
+        ...
+
+
+def attach(reactor: Reactor, nursery: Nursery, *, budget: float = BUDGET) -> Embedding:
     """Have a task in `nursery` drive the reactor, until `detach` or until the nursery is cancelled.
 
     On trio's thread. Raises as `Reactor.set_host` does.

@@ -25,11 +25,11 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
-        self.minimum = 0
+        self.minimum: int = 0
         """The least value, exactly; 0 as long as there is none."""
-        self.maximum = 0
+        self.maximum: int = 0
         """The largest value, exactly."""
-        self.total = 0
+        self.total: int = 0
         """The sum of all values."""
 
     @property

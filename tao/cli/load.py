@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from tao.address import set_no_delay
 from tao.cli.histogram import Histogram
 from tao.cli.server_options import CODECS
-from tao.codec import Codec
+from tao.codec import Codec, Frame
 from tao.message import HEARTBEAT
 from tao.tls import load_client_tls
 
@@ -424,15 +424,19 @@ class Load:
         if peer.missing > 0:
             return  # a long frame is joined once, and not for every piece of it
         data = peer.pieces[0] if len(peer.pieces) == 1 else b"".join(peer.pieces)
-        stop = 0
+        frames: list[Frame] = []
+        failure: Exception | None = None
         try:
-            for number, value, end in self._codec.decode(data):
-                stop = end
-                if not (self._typed and number == HEARTBEAT):
-                    self._take(peer, number, value, now)
-        except Exception as error:  # whatever a codec raises, nothing behind it can be understood
-            self._lose(peer, error)
+            frames.extend(self._codec.decode(data))
+        except Exception as error:  # nothing behind what came before it can be understood
+            failure = error
+        for number, value, _end in frames:
+            if not (self._typed and number == HEARTBEAT):
+                self._take(peer, number, value, now)
+        if failure is not None:
+            self._lose(peer, failure)
             return
+        stop = frames[-1][2] if frames else 0
         rest = data[stop:]
         peer.pieces = [rest] if rest else []
         header = self._codec.header(rest)
