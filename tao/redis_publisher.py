@@ -30,7 +30,7 @@ BATCH_BYTES = 1 << 20
 does nothing else meanwhile, is held up."""
 
 REPORT_INTERVAL = 1.0
-"""Seconds between two reports of messages that were refused: it may be all of them."""
+"""Seconds between two reports of messages that were refused or given up: it may be all of them."""
 
 MAX_CHANGES = 10_000
 """Changes of the directory that are noted one by one; when there are more it is written anew."""
@@ -86,7 +86,8 @@ class RedisPublisher:
         self._connected = False
         self._said_broken = False
         self._attempt = 0
-        self._retry_at = self._refusals_at = 0.0  # monotonic seconds
+        self._retry_at = self._report_at = 0.0  # monotonic seconds
+        self._given_up = 0  # for their time, since that was last reported
         self._sequence = 0
         # Unicasts by the server that they are for, and the entry that shows when all of a batch have come.
         self._unconfirmed: dict[str, deque[tuple[StreamId, int]]] = {}
@@ -172,7 +173,7 @@ class RedisPublisher:
             self._outbox.clear()
             self._bytes = 0
         self._report_given_up(count, why)
-        self._report_refused()
+        self._report_losses()
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -212,8 +213,8 @@ class RedisPublisher:
                     until = min(until, self._outbox[0].expires)
                 if self._closing:
                     until = min(until, self._ends)
-                if self._refused:
-                    until = min(until, self._refusals_at)
+                if self._refused or self._given_up:
+                    until = min(until, self._report_at)
                 self._wake.wait(max(until - now, 0.0))
 
     def _expire(self) -> None:
@@ -228,10 +229,10 @@ class RedisPublisher:
                     self._sequence += (
                         1  # a gap, from which the readers see that they have missed it
                     )
-        self._report_given_up(count, f"after {self._settings.time_to_live:g} s without success")
-        if now >= self._refusals_at and self._refused:
-            self._refusals_at = now + REPORT_INTERVAL
-            self._report_refused()
+        self._given_up += count
+        if now >= self._report_at and (self._refused or self._given_up):
+            self._report_at = now + REPORT_INTERVAL
+            self._report_losses()
 
     def _pop(self) -> _Waiting:
         """Take the head out. Under the lock."""
@@ -244,7 +245,9 @@ class RedisPublisher:
             detail = f"{count} messages for the other servers, {why}"
             self._reporter.report(BackplaneEvent.GIVEN_UP, count, detail)
 
-    def _report_refused(self) -> None:
+    def _report_losses(self) -> None:
+        count, self._given_up = self._given_up, 0
+        self._report_given_up(count, f"after {self._settings.time_to_live:g} s without success")
         with self._wake:
             count, self._refused = self._refused, 0
         if count:
