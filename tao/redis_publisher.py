@@ -75,6 +75,7 @@ class RedisPublisher:
         self._outbox: deque[_Waiting] = deque()
         self._bytes = 0
         self._net_ids: set[int] = set()
+        self._highest = 0  # of all that there have been: they are given in their order
         self._changes: dict[int, bool] = {}  # by connection: whether it has come or gone
         self._rewrite = True  # the directory, as a whole
         self._refused = 0  # since that was last reported
@@ -89,6 +90,7 @@ class RedisPublisher:
         self._retry_at = self._report_at = 0.0  # monotonic seconds
         self._given_up = 0  # for their time, since that was last reported
         self._sequence = 0
+        self._listed = 0  # up to which connection the directory in Redis is complete
         # Unicasts by the server that they are for, and the entry that shows when all of a batch have come.
         self._unconfirmed: dict[str, deque[tuple[StreamId, int]]] = {}
 
@@ -119,6 +121,7 @@ class RedisPublisher:
         """A connection has come."""
         with self._wake:
             self._net_ids.add(net_id)
+            self._highest = max(self._highest, net_id)
             self._change(net_id, True)
 
     def remove(self, net_id: int) -> None:
@@ -280,6 +283,7 @@ class RedisPublisher:
             self._write_directory()
         with self._wake:
             changes, self._changes = self._changes, {}
+            self._listed = self._highest
             batch = self._head()
         try:
             self._run(self._changed(changes))
@@ -317,6 +321,7 @@ class RedisPublisher:
     def _write_directory(self) -> None:
         with self._wake:
             present = [SELF, *self._net_ids]
+            self._listed = self._highest
             self._changes.clear()
             self._rewrite = False
         key, lives = self._settings.directory(self._member_id), self._settings.directory_ms
@@ -343,10 +348,11 @@ class RedisPublisher:
         self._refresh_at = time.monotonic() + self._settings.refresh_interval
 
     def _set_position(self) -> Command:
-        """So that others see what has arrived here."""
+        """So that others see what has arrived here, and how complete the directory is."""
         milliseconds, number = self._position
         key = self._settings.position(self._member_id)
-        return ("SET", key, f"{milliseconds}-{number}", "PX", self._settings.directory_ms)
+        value = f"{milliseconds}-{number}:{self._listed}"
+        return ("SET", key, value, "PX", self._settings.directory_ms)
 
     def _changed(self, changes: dict[int, bool]) -> list[Command]:
         key = self._settings.directory(self._member_id)
@@ -355,6 +361,8 @@ class RedisPublisher:
             net_ids = [net_id for net_id, is_there in changes.items() if is_there is present]
             if net_ids:
                 commands.append((name, key, *net_ids))
+                if present:
+                    commands.append(self._set_position())
         return commands
 
     def _refresh(self) -> None:
@@ -375,7 +383,7 @@ class RedisPublisher:
         if not kept:
             self._write_directory()
         for member, position in zip(members, positions, strict=True):
-            self._confirm(member, None if position is None else parse_id(position))
+            self._confirm(member, None if position is None else _parse_position(position)[0])
 
     def _confirm(self, member: str, position: StreamId | None) -> None:
         """That server has delivered all up to there; or is gone."""
@@ -391,29 +399,37 @@ class RedisPublisher:
             del self._unconfirmed[member]
 
     def _reachable(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Without the unicasts for which there is no connection. Asks only if there are some."""
+        """Without the unicasts for which there is no connection. Asks only if there are some.
+
+        A connection that is so new that its server has not listed it yet is for that server to find.
+        """
         unicasts = [waiting for waiting in batch if waiting.envelope.reach is Reach.ONE]
         if not unicasts:
             return batch
-        questions: list[Command] = []
-        for waiting in unicasts:
-            member, net_id = split_cluster_id(waiting.envelope.target)
-            questions.append(("SISMEMBER", self._settings.directory(member), net_id))
+        targets = [split_cluster_id(waiting.envelope.target) for waiting in unicasts]
+        servers = list({member for member, _ in targets})
+        questions: list[Command] = [("GET", self._settings.position(member)) for member in servers]
+        questions += [
+            ("SISMEMBER", self._settings.directory(member), net_id) for member, net_id in targets
+        ]
         answers = self._run(questions)
-        gone = {
-            id(waiting)
-            for waiting, present in zip(unicasts, answers, strict=True)
+        positions = dict(zip(servers, answers, strict=False))
+        gone: dict[int, str] = {}
+        for waiting, (member, net_id), is_listed in zip(
+            unicasts, targets, answers[len(servers) :], strict=True
+        ):
+            position = positions[member]
+            is_new = position is not None and net_id > _parse_position(position)[1]
             # One that has been tried may have arrived: it is tried until that is known.
-            if not present and not waiting.sequence
-        }
+            if not (is_listed or is_new or waiting.sequence):
+                gone[id(waiting)] = waiting.envelope.target
         if not gone:
             return batch
         with self._wake:
             kept = [waiting for waiting in self._outbox if id(waiting) not in gone]
             self._outbox = deque(kept)
             self._bytes = sum(waiting.envelope.size for waiting in kept)
-        targets = [waiting.envelope.target for waiting in unicasts if id(waiting) in gone]
-        detail = f"there is no connection {', '.join(targets[:10])} (any more)"
+        detail = f"there is no connection {', '.join(list(gone.values())[:10])} (any more)"
         self._reporter.report(BackplaneEvent.UNREACHABLE, len(gone), detail)
         return [waiting for waiting in batch if id(waiting) not in gone]
 
@@ -465,3 +481,11 @@ class RedisPublisher:
             self._run([("DEL", key), self._set_position()])
         except Exception as error:
             logger.info("backplane %s: not signed off: %s", self._member_id, error)
+
+
+def _parse_position(value: object) -> tuple[StreamId, int]:
+    """What `_set_position` has written. Raises ValueError for what is none."""
+    place, _, listed = value.partition(b":") if isinstance(value, bytes) else (b"", b"", b"")
+    if not listed.isdigit():
+        raise ValueError(f"a server's position must be an entry and a number, not {value!r}")
+    return parse_id(place), int(listed)
