@@ -229,9 +229,8 @@ class RedisPublisher:
                 given_up = self._pop()
                 count += 1
                 if not given_up.sequence and given_up.envelope.reach is not Reach.ONE:
-                    self._sequence += (
-                        1  # a gap, from which the readers see that they have missed it
-                    )
+                    # A gap, from which the readers see that they have missed it.
+                    self._sequence += 1
         self._given_up += count
         if now >= self._report_at and (self._refused or self._given_up):
             self._report_at = now + REPORT_INTERVAL

@@ -29,6 +29,7 @@ import tao
 import tao.testing
 from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program
+from tests.redis_support import RedisServer, needs_redis
 from tests.test_layering import IMPORTS
 from tests.tls_support import Certificates, peer_context, shake_hands
 
@@ -45,6 +46,7 @@ PROGRAMS = [
     "tao/examples/readme_asyncio.py",
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
+    "tao/examples/readme_cluster.py",
     "tao/examples/readme_embedding.py",
     "tao/examples/readme_from_asyncio.py",
     "tao/examples/readme_protocol.py",
@@ -153,6 +155,26 @@ def test_the_client_talks_to_the_chat_server(tmp_path: Path) -> None:
         server.signal(signal.SIGINT)
         assert server.wait() == 0
         assert server.errors == ""
+
+
+@needs_redis
+def test_two_chat_servers_are_one_chat(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_cluster.py", tmp_path)
+    with RedisServer() as redis:
+        arguments = [str(path), "0", redis.url]
+        with Program(arguments, cwd=tmp_path) as one, Program(arguments, cwd=tmp_path) as two:
+            with Peer(one.address()) as first, Peer(two.address()) as second:
+                first.send(1, b"hello")
+                assert first.receive() == second.receive() == (1, b"hello")
+                second.send(1, "Grüße".encode())
+                assert first.receive() == second.receive() == (1, "Grüße".encode())
+            for server in (one, two):
+                server.signal(signal.SIGTERM)
+                assert server.wait() == 0
+                assert set(server.errors.splitlines()) == {
+                    "connected: there is a link to send by",
+                    "connected: there is a link to read by",
+                }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="selectors takes only sockets there")

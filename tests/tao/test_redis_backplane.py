@@ -469,6 +469,7 @@ def test_a_stop_while_redis_is_frozen_ends_in_its_grace(own_redis: RedisServer) 
         began = time.monotonic()
     assert time.monotonic() - began < 5  # and not the minute that a reply may take
     assert reports.count(BackplaneEvent.GIVEN_UP) == 10
+    assert not [thread for thread in threading.enumerate() if "backplane" in thread.name]
     own_redis.thaw()
 
 
