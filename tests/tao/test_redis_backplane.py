@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +17,9 @@ import tao.redis_publisher
 import tao.redis_reader
 from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError
 from tests.redis_support import RedisServer, Reports, needs_redis
-from tests.support import DEADLINE, Sample, wait_until
+from tests.support import DEADLINE, LOCAL, Sample, wait_until
 from tests.tao.members import Member, hears_all, members, say
+from tests.tls_support import Certificates
 
 QUICK = Backoff(first=0.02, maximum=0.05)
 
@@ -34,6 +38,15 @@ def own_redis() -> Iterator[RedisServer]:
     """One for a test that breaks it."""
     with RedisServer() as made:
         yield made
+
+
+@contextmanager
+def redis_ends(redis: RedisServer) -> Iterator[None]:
+    """For one that has been started by hand."""
+    try:
+        yield
+    finally:
+        redis.__exit__()
 
 
 def plane(redis: RedisServer, channel: str = "main", **arguments: Any) -> RedisBackplane:
@@ -155,6 +168,31 @@ def test_who_comes_later_hears_what_is_said_from_then_on(shared_redis: RedisServ
 
 
 @needs_redis
+def test_tls_and_a_password_are_told_by_the_url(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    key, certificate = certificates.key_and_certificate("127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(LOCAL)
+        port = unused.getsockname()[1]
+    redis = RedisServer()
+    redis.start(
+        *("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(certificates.ca_file), "--requirepass", "secret"),
+    )
+    with redis_ends(redis):
+        address = f"127.0.0.1:{port}?ssl_ca_certs={certificates.ca_file}"
+        made = RedisBackplane(f"rediss://:secret@{address}", backoff=QUICK)
+        with members(made, made) as [one, two]:
+            say(one, range(10))
+            hears_all(two, range(10))
+        reports = Reports()
+        wrong = RedisBackplane(f"rediss://:guess@{address}", backoff=QUICK, on_report=reports.add)
+        with members(wrong, grace=0.0):
+            reports.wait_for(BackplaneEvent.DISCONNECTED, 2)
+
+
+@needs_redis
 def test_the_stream_is_trimmed(shared_redis: RedisServer) -> None:
     with members(plane(shared_redis, "trimmed", stream_length=100)) as [one]:
         say(one, range(2000))
@@ -212,6 +250,27 @@ def test_a_unicast_that_a_server_has_not_confirmed_when_it_goes_is_reported(
             assert one.server.unicast(f"{dead}-1", Sample(1))
         assert wait_until(lambda: counter(one, "published") == 3)
         assert wait_until(lambda: reports.count(BackplaneEvent.UNREACHABLE) == 3)
+
+
+@needs_redis
+def test_a_unicast_to_a_connection_that_is_not_listed_yet_is_sent(
+    shared_redis: RedisServer,
+) -> None:
+    """Its server lists up to number 1, and may have got number 2 a moment ago."""
+    reports = Reports()
+    there = "0123456789abcdef"
+    with (
+        members(plane(shared_redis, "new", on_report=reports.add)) as [one],
+        shared_redis.commands() as commands,
+    ):
+        assert all_linked(one)
+        commands.send("SADD", f"tao:{{new}}:connections:{there}", "0")
+        commands.send("SET", f"tao:{{new}}:position:{there}", "0-0:1")
+        assert one.server.unicast(f"{there}-2", Sample(1))
+        assert wait_until(lambda: counter(one, "published") == 1)
+        assert one.server.unicast(f"{there}-1", Sample(1))  # that one has been there, and is gone
+        [report] = reports.wait_for(BackplaneEvent.UNREACHABLE)
+        assert f"{there}-1 " in report.detail
 
 
 @needs_redis
