@@ -175,6 +175,7 @@ def test_vars_of_one_server(monitor: Monitor) -> None:
                 "wakeups": 7,
                 "passes": 98,
                 "errors": {"ValueError": 2, "FrameTooLargeError": 9},
+                "backplane": {},
                 "TotalConn": 12,
                 "TotalHandle": 40,
                 "TotalTime": 0.5,
