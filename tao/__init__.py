@@ -37,6 +37,7 @@ from tao.errors import (
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
+    ProxyProtocolError,
     TaoError,
     UndefinedMessageError,
     WouldBlockError,
@@ -46,6 +47,7 @@ from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
 from tao.length_prefixed_codec import LengthPrefixedCodec
 from tao.line_codec import LineCodec
+from tao.listening import ListenOptions
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
@@ -87,6 +89,7 @@ __all__ = [
     "Inbox",
     "LengthPrefixedCodec",
     "LineCodec",
+    "ListenOptions",
     "LocalBackplane",
     "Message",
     "MessageRegistry",
@@ -96,6 +99,7 @@ __all__ = [
     "NotRegisteredError",
     "Objection",
     "Phase",
+    "ProxyProtocolError",
     "Rate",
     "Reach",
     "RedisBackplane",

@@ -199,6 +199,25 @@ class MessageRegistry:
                 )
             self._open.pop(number, None)
 
+    def entries(self) -> list[Entry[object]]:
+        """All that are registered at this moment, the heartbeat's among them. Any thread."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def exchange(self, present: Entry[object], other: Entry[object]) -> bool:
+        """Put `other` where `present` is, if it is; whether it was. Any thread.
+
+        For a stand-in under the same number and conditions, such as one that times its handler once.
+        """
+        with self._lock:
+            number = present.number
+            if self._entries.get(number) is not present:
+                return False
+            self._entries[number] = other
+            if not other.is_guarded:
+                self._open[number] = other
+            return True
+
     def __contains__(self, number: int) -> bool:
         return number in self._entries
 

@@ -1,9 +1,9 @@
 """What the examples share and what says nothing about the framework.
 
-Contents: command_line, say, where, typed_lines, serve, run.
+Contents: command_line, run, serve, serve_at.
 
-Owns the command line, the text on the terminal, and how a program ends: with one line and an exit
-status, never with a traceback for what is the user's affair.
+Owns the options that all have, and how a program ends: with one line and an exit status, never with a
+traceback for what is the user's affair. Lines in and out are `tao.terminal`'s.
 """
 
 from __future__ import annotations
@@ -11,29 +11,22 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn, TypeAlias
+from typing import TypeAlias
 
 from tao import Server, TaoError
+from tao.address import format_address
+from tao.terminal import CommandLine, say
 
-__all__ = ["Command", "CommandLine", "command_line", "count", "run", "say", "seconds", "serve"]
+__all__ = ["Command", "command_line", "run", "serve", "serve_at"]
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 """What a command does; returns the exit status."""
 
 DEFAULT_PORT = 12345
-
-
-class CommandLine(argparse.ArgumentParser):
-    """An ArgumentParser that says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (--help shows what there is)\n")
 
 
 def command_line(name: str, description: str, commands: Mapping[str, str]) -> CommandLine:
@@ -66,24 +59,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def count(text: str) -> int:
-    """The type of an option: how many."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, not {text!r}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """The type of an option: how long."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, not {text!r}")
-    return value
-
-
 def run(
     parser: CommandLine, commands: Mapping[str, Command], arguments: Sequence[str] | None
 ) -> int:
@@ -103,34 +78,16 @@ def run(
         return 1
 
 
-def say(text: str) -> None:
-    """Print a line at once, even into a pipe; it stays whole when threads print at the same time."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def where(address: Any) -> str:
-    """An address as the socket module gives it, for people."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def typed_lines() -> Iterator[str]:
-    """The lines of standard input, without their ends.
-
-    A reader of its own on the same descriptor: `sys.stdin` has a lock which the interpreter wants at
-    its end, and a thread that still waits for a line would not give it up.
-    """
-    with open(sys.stdin.fileno(), encoding="utf-8", errors="replace", closefd=False) as lines:
-        for line in lines:
-            yield line.rstrip("\r\n")
-
-
 def serve(server: Server, options: argparse.Namespace, what: str) -> int:
+    """As `serve_at`, where the command line says."""
+    return serve_at(server, (options.host, options.port), what)
+
+
+def serve_at(server: Server, address: tuple[str, int] | str, what: str) -> int:
     """Listen, say where, and serve until Ctrl-C or SIGTERM; returns the exit status."""
-    address = server.listen((options.host, options.port))
+    bound = server.listen(address)
     _stop_on_signals(server)
-    say(f"The {what} server listens on {where(address)}; Ctrl-C ends it.")
+    say(f"The {what} server listens on {format_address(bound)}; Ctrl-C ends it.")
     server.serve_forever()
     report = server.stop()
     say(f"Stopped. Connections drained: {report.drained}, cut off: {report.aborted}. Goodbye.")

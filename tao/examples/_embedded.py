@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from reactor import Reactor
 from tao import ClientConn, Context, MessageRegistry, Server, WriteCloser
-from tao.examples._common import say
 from tao.examples.echo import EchoMessage
+from tao.terminal import say
 
 __all__ = ["Conversation"]
 

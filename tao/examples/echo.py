@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tao import ClientConn, Context, MessageRegistry, Server, WriteCloser
+from tao.address import format_address
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import say, typed_lines
 
 COMMANDS = {
     "server": "sends back what it gets (the default)",
@@ -59,7 +60,7 @@ def run_server(options: argparse.Namespace) -> int:
 def run_client(options: argparse.Namespace) -> int:
     """Echo what is typed."""
     try:
-        return echo_lines((options.host, options.port), _common.typed_lines())
+        return echo_lines((options.host, options.port), typed_lines())
     except KeyboardInterrupt:
         return 0
 
@@ -91,7 +92,7 @@ def echo_lines(address: tuple[str, int], lines: Iterable[str]) -> int:
 def run_demo(_options: argparse.Namespace) -> int:
     """Both ends in one process."""
     with make_server().running(("127.0.0.1", 0)) as address:
-        say(f"The echo server listens on {_common.where(address)}.")
+        say(f"The echo server listens on {format_address(address)}.")
         return echo_lines(address, ["Is there an echo here?", "There is.", "Grüß Gott."])
 
 

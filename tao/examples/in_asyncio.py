@@ -7,8 +7,8 @@ import asyncio
 from reactor import Reactor
 from reactor.embed.asyncio import attach
 from tao import ClientConn, MessageRegistry, Server
-from tao.examples._common import say
 from tao.examples.echo import EchoMessage
+from tao.terminal import say
 
 
 async def main() -> None:

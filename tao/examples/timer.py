@@ -24,8 +24,9 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
+from tao.address import format_address
 from tao.examples import _common
-from tao.examples._common import say
+from tao.terminal import count, say, seconds
 
 COMMANDS = {
     "server": "tells each client the time every --interval seconds (the default)",
@@ -112,7 +113,7 @@ def listen(address: tuple[str, int], times: int | None) -> int:
 def run_demo(_options: argparse.Namespace) -> int:
     """Both ends in one process, and a quicker clock."""
     with make_server(0.2).running(("127.0.0.1", 0)) as address:
-        say(f"The timer server listens on {_common.where(address)}.")
+        say(f"The timer server listens on {format_address(address)}.")
         return listen(address, 5)
 
 
@@ -123,13 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--interval",
-        type=_common.seconds,
+        type=seconds,
         default=1.0,
         help="server: seconds between two messages; default: %(default)s",
     )
-    parser.add_argument(
-        "--count", type=_common.count, help="client: end after so many; default: go on"
-    )
+    parser.add_argument("--count", type=count, help="client: end after so many; default: go on")
     commands = {"server": run_server, "client": run_client, "demo": run_demo}
     return _common.run(parser, commands, arguments)
 

@@ -22,7 +22,12 @@ from tests.support import DEADLINE, LOCAL, Calls, ManualClock, Sample, as_bytes,
 Told = dict[str, tuple[object, str]]
 """By the name of the class: an instance, and a pattern for what it must say."""
 
-NEVER_MADE = {"reactor.Pause", "tao.testing.ClientArguments", "tao.testing.ServerArguments"}
+NEVER_MADE = {
+    "reactor.Pause",
+    "tao.ListenOptions",
+    "tao.testing.ClientArguments",
+    "tao.testing.ServerArguments",
+}
 """Names for constants, and types of keyword arguments: there are no instances."""
 
 LONGEST = 600
@@ -63,6 +68,7 @@ def values() -> Told:
         "reactor.OperatingSystem": (reactor.OperatingSystem(), "OperatingSystem"),
         "reactor.ReceiveBuffer": (received, "3 of 8 bytes"),
         "reactor.SendQueue": (queue, "5 bytes in 1"),
+        "reactor.SocketFile": (reactor.SocketFile("/tmp/socket"), "/tmp/socket"),
         "reactor.StateMachine": (reactor.StateMachine(reactor.ConnectionState.OPEN), "OPEN"),
         "reactor.SystemClock": (reactor.SystemClock(), "SystemClock"),
         "reactor.Timeout": (timeout, "tick 7 for .*values"),

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-import tao.monitor
+import tao.monitor.web
 from tao.errors import NotRegisteredError, TaoError
 from tao.message import Message
 from tao.metrics import BUCKET_BOUNDS, MetricsSnapshot
@@ -35,7 +35,7 @@ from tao.registry import MessageRegistry
 from tao.server import Server
 from tests.support import DEADLINE, LOCAL, Peer, Sample, as_bytes, wait_until
 
-PATHS = ["/", "/debug/vars", "/metrics"]
+PATHS = ["/", "/status", "/debug/vars", "/metrics"]
 
 NOTHING = MetricsSnapshot(
     uptime=0.0,
@@ -77,6 +77,8 @@ CHAT = MetricsSnapshot(
     passes=98,
     errors=MappingProxyType({"ValueError": 2, "FrameTooLargeError": 9}),
 )
+
+TOKEN = "correct-horse-battery-staple"
 
 GAME = dataclasses.replace(NOTHING, connections_total=8, handled=20, handler_seconds=1.0)
 
@@ -338,7 +340,11 @@ def test_a_histogram_agrees_with_itself(monitor: Monitor) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(MetricsSnapshot)])
 def test_every_field_reaches_prometheus(monitor: Monitor, field: str) -> None:
-    changed: dict[str, Any] = {"errors": {"E": 1}, "handler_histogram": CHAT.handler_histogram}
+    changed: dict[str, Any] = {
+        "errors": {"E": 1},
+        "backplane": {"published": 1},
+        "handler_histogram": CHAT.handler_histogram,
+    }
     snapshots = [NOTHING, dataclasses.replace(NOTHING, **{field: changed.get(field, 1)})]
     monitor.add("chat", lambda: snapshots.pop(0))
     assert scrape(monitor) != scrape(monitor)
@@ -403,8 +409,8 @@ def test_the_front_page_leads_to_the_others(monitor: Monitor) -> None:
     answer = ask(monitor, "/")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    links = re.findall(r'href="([^"]+)"', answer.text)
-    assert links == ["/debug/vars", "/metrics"]
+    links = re.findall(r'href="(/[^"]+)"', answer.text)
+    assert links == ["/debug/vars", "/metrics", "/status"]
     assert all(ask(monitor, link).status in (200, 501) for link in links)
 
 
@@ -415,7 +421,7 @@ def test_a_query_is_ignored(monitor: Monitor, path: str) -> None:
 
 def test_a_proxy_may_ask_by_the_whole_address(monitor: Monitor) -> None:
     with keep_alive(monitor) as connection:
-        connection.request("GET", "http://example.com/debug/vars")
+        connection.request("GET", f"http://localhost:{monitor.address[1]}/debug/vars")
         assert connection.getresponse().read().startswith(b'{\n  "cmdline"')
 
 
@@ -439,11 +445,11 @@ def test_a_proxy_may_ask_by_the_whole_address(monitor: Monitor) -> None:
 )
 def test_elsewhere_is_a_list_of_what_there_is(monitor: Monitor, path: str) -> None:
     # As it is: urllib would tidy it up.
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     head, _, text = exchange(monitor, request.encode()).decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 404 Not Found\r\n")
     assert "\r\nContent-Type: text/plain; charset=utf-8\r\n" in head
-    assert text == "404 Not Found: there are /, /debug/vars, /metrics\n"
+    assert text == "404 Not Found: there are /, /status, /debug/vars, /metrics\n"
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/elsewhere"])
@@ -468,7 +474,8 @@ def test_a_page_that_cannot_be_made(monitor: Monitor, caplog: pytest.LogCaptureF
 # -- methods -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/elsewhere"])
+# What /status says is of the moment.
+@pytest.mark.parametrize("path", ["/", "/debug/vars", "/metrics", "/elsewhere"])
 def test_head_is_get_without_the_body(monitor: Monitor, path: str) -> None:
     monitor.add("chat", always(CHAT))
     with keep_alive(monitor) as connection:
@@ -498,10 +505,10 @@ def test_other_methods(monitor: Monitor, method: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8192\r\n\r\n", 405),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8192\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
         (b"NONSENSE\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: " + b"x" * tao.monitor.MAX_REQUEST_SIZE, 431),
+        (b"GET / HTTP/1.1\r\nHost: " + b"x" * tao.monitor.web.MAX_REQUEST_SIZE, 431),
     ],
 )
 def test_what_comes_after_the_last_answer_does_not_destroy_it(
@@ -522,7 +529,7 @@ def test_a_body_is_not_waited_for(monitor: Monitor) -> None:
     """A client that asks first whether its body is wanted gets its answer for an answer."""
     with Peer(monitor.address) as peer:
         peer.send(
-            b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n"
+            b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n"
         )
         assert peer.receive_to_end().startswith(b"HTTP/1.1 405 ")
 
@@ -531,8 +538,10 @@ def test_a_body_is_not_waited_for(monitor: Monitor) -> None:
     "header", [b"Content-Length: 35", b"Transfer-Encoding: chunked", b"Content-Length: what"]
 )
 def test_a_body_is_not_the_next_request(monitor: Monitor, header: bytes) -> None:
-    smuggled = b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n"
-    answer = exchange(monitor, b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n" + smuggled)
+    smuggled = b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = exchange(
+        monitor, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n" + smuggled
+    )
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"\r\nConnection: close\r\n" in answer
     assert b"cmdline" not in answer
@@ -558,9 +567,9 @@ def test_a_connection_is_kept(monitor: Monitor) -> None:
 def test_requests_that_come_together_are_answered_in_order(monitor: Monitor) -> None:
     answer = exchange(
         monitor,
-        b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n"
-        b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n"
-        b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"404", b"200"]
 
@@ -576,7 +585,7 @@ def test_a_connection_of_http_1_0_is_closed(monitor: Monitor, request_line: byte
 
 def test_a_request_may_come_in_pieces(monitor: Monitor) -> None:
     with Peer(monitor.address) as peer:
-        for byte in b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":
+        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":
             peer.send(bytes([byte]))
         assert peer.receive_to_end().startswith(b"HTTP/1.1 200 OK\r\n")
 
@@ -613,7 +622,7 @@ def test_a_request_is_bounded(monitor: Monitor, request_bytes: bytes) -> None:
     """It is refused before it is complete: none of these ever is."""
     with Peer(monitor.address) as peer:
         # No more than what is looked at and thrown away, so that no reset overtakes the answer.
-        peer.send(request_bytes[: 2 * tao.monitor.MAX_REQUEST_SIZE])
+        peer.send(request_bytes[: 2 * tao.monitor.web.MAX_REQUEST_SIZE])
         assert peer.receive_to_end().startswith(b"HTTP/1.1 431 ")
 
 
@@ -629,7 +638,7 @@ def test_a_request_without_an_end_is_cut_off(monitor: Monitor) -> None:
 def test_silence_is_cut_off(
     monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tao.monitor, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(tao.monitor.web, "REQUEST_TIMEOUT", 0.05)
     with Peer(monitor.address) as silent, Peer(monitor.address) as halfway:
         halfway.send(b"GET / HTTP/1.1\r\nHost: ")
         assert silent.is_cut_off()
@@ -640,8 +649,8 @@ def test_silence_is_cut_off(
 def test_silence_between_requests_is_cut_off(
     monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tao.monitor, "REQUEST_TIMEOUT", 0.05)
-    answer = exchange(monitor, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    monkeypatch.setattr(tao.monitor.web, "REQUEST_TIMEOUT", 0.05)
+    answer = exchange(monitor, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Connection: close" not in answer
 
@@ -650,7 +659,7 @@ def test_a_request_that_trickles_in_is_cut_off(
     monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit is for all of it, and not begun anew with every byte."""
-    monkeypatch.setattr(tao.monitor, "REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr(tao.monitor.web, "REQUEST_TIMEOUT", 0.2)
     end = time.monotonic() + DEADLINE
     with Peer(monitor.address) as peer:
         peer.send(b"GET / HTTP/1.1\r\nName: ")
@@ -663,7 +672,7 @@ def test_a_request_that_trickles_in_is_cut_off(
 def test_connections_are_bounded(
     monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tao.monitor, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(tao.monitor.web, "MAX_CONNECTIONS", 2)
     with Peer(monitor.address), Peer(monitor.address):
         with Peer(monitor.address) as third:
             assert third.is_cut_off()
@@ -696,7 +705,7 @@ def test_a_client_that_goes_away_is_no_error(
     monitor.add("chat", slow)
     peer = Peer(monitor.address)
     try:
-        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n")
+        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert asked.wait(DEADLINE)
     finally:
         peer.reset()
@@ -722,7 +731,7 @@ def test_out_of_descriptors_is_waited_out(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert seen
-        sock.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
@@ -865,14 +874,22 @@ def test_ipv6(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])
+def test_more_than_this_machine_needs_a_token(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"needs a token: pass token=secrets.token_urlsafe\(\)"):
+        monitor_on(0, host)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
 def test_more_than_this_machine_is_worth_a_warning(
     host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with monitor_on(0, host) as monitor:
+    with monitor_on(0, host, token=TOKEN) as monitor:
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("tao", "WARNING")
         assert "other machines" in record.getMessage()
         assert str(monitor.address[1]) in record.getMessage()
+        assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
@@ -958,7 +975,7 @@ def test_close_lets_an_answer_go_out() -> None:
 
     monitor.add("chat", slow)
     with Peer(monitor.address) as peer:
-        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n")
+        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert asked.wait(DEADLINE)
         closer = threading.Thread(target=monitor.close)
         closer.start()
@@ -984,7 +1001,7 @@ def refuses(address: tuple[str, int]) -> bool:
 def test_close_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tao.monitor, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(tao.monitor.web, "CLOSE_TIMEOUT", 0.01)
     monitor = monitor_on(0)
     asked, end = threading.Event(), threading.Event()
 
@@ -995,7 +1012,7 @@ def test_close_does_not_wait_for_ever(
 
     monitor.add("chat", hangs)
     with Peer(monitor.address) as peer:
-        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n")
+        peer.send(b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert asked.wait(DEADLINE)
         monitor.close()
         assert "does not return" in caplog.text
@@ -1011,7 +1028,7 @@ def test_a_source_may_close_its_monitor() -> None:
         return CHAT
 
     monitor.add("chat", last_words)
-    answer = exchange(monitor, b"GET /debug/vars HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = exchange(monitor, b"GET /debug/vars HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"TotalConn": 12' in answer
     assert refuses(monitor.address)
