@@ -360,8 +360,9 @@ class RedisPublisher:
             net_ids = [net_id for net_id, is_there in changes.items() if is_there is present]
             if net_ids:
                 commands.append((name, key, *net_ids))
-                if present:
-                    commands.append(self._set_position())
+        if commands:
+            # For those that have gone too: one may have come since the last time, and be listed by that.
+            commands.append(self._set_position())
         return commands
 
     def _refresh(self) -> None:

@@ -214,6 +214,8 @@ def test_a_unicast_to_who_has_gone_is_reported(shared_redis: RedisServer) -> Non
         two.peer.close()
         with shared_redis.commands() as commands:
             key = f"tao:{{gone}}:connections:{two.server.member_id}"
+            place = f"tao:{{gone}}:position:{two.server.member_id}"
+            assert wait_until(lambda: commands.send("GET", place).endswith(b":1\r\n"))
             assert wait_until(lambda: commands.send("SCARD", key) == b":1\r\n")
         assert one.server.unicast(two.conn.cluster_id, Sample(1))
         [report] = reports.wait_for(BackplaneEvent.UNREACHABLE)
