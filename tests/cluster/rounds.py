@@ -104,8 +104,7 @@ class Result:
             lines.append(f"server {server[:6]} counted: {counters}")
         lost = sorted(set(self.verdict.missing.values()))
         lines.append(
-            f"lost while Redis was down, of others' messages: {lost or [0]} by each connection; "
-            f"all of them reported"
+            f"lost while Redis was down, of others' messages, by connection: {lost or [0]}"
         )
         lines.append(f"{len(self.verdict.findings)} findings")
         lines += self.verdict.findings[:20]
