@@ -30,7 +30,7 @@ BATCH_BYTES = 1 << 20
 does nothing else meanwhile, is held up."""
 
 REPORT_INTERVAL = 1.0
-"""Seconds between two reports of messages that were refused: it may be all of them."""
+"""Seconds between two reports of messages that were refused or given up: it may be all of them."""
 
 MAX_CHANGES = 10_000
 """Changes of the directory that are noted one by one; when there are more it is written anew."""
@@ -75,6 +75,7 @@ class RedisPublisher:
         self._outbox: deque[_Waiting] = deque()
         self._bytes = 0
         self._net_ids: set[int] = set()
+        self._highest = 0  # of all that there have been: they are given in their order
         self._changes: dict[int, bool] = {}  # by connection: whether it has come or gone
         self._rewrite = True  # the directory, as a whole
         self._refused = 0  # since that was last reported
@@ -86,8 +87,10 @@ class RedisPublisher:
         self._connected = False
         self._said_broken = False
         self._attempt = 0
-        self._retry_at = self._refusals_at = 0.0  # monotonic seconds
+        self._retry_at = self._report_at = 0.0  # monotonic seconds
+        self._given_up = 0  # for their time, since that was last reported
         self._sequence = 0
+        self._listed = 0  # up to which connection the directory in Redis is complete
         # Unicasts by the server that they are for, and the entry that shows when all of a batch have come.
         self._unconfirmed: dict[str, deque[tuple[StreamId, int]]] = {}
 
@@ -118,6 +121,7 @@ class RedisPublisher:
         """A connection has come."""
         with self._wake:
             self._net_ids.add(net_id)
+            self._highest = max(self._highest, net_id)
             self._change(net_id, True)
 
     def remove(self, net_id: int) -> None:
@@ -172,7 +176,7 @@ class RedisPublisher:
             self._outbox.clear()
             self._bytes = 0
         self._report_given_up(count, why)
-        self._report_refused()
+        self._report_losses()
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -212,8 +216,8 @@ class RedisPublisher:
                     until = min(until, self._outbox[0].expires)
                 if self._closing:
                     until = min(until, self._ends)
-                if self._refused:
-                    until = min(until, self._refusals_at)
+                if self._refused or self._given_up:
+                    until = min(until, self._report_at)
                 self._wake.wait(max(until - now, 0.0))
 
     def _expire(self) -> None:
@@ -225,13 +229,12 @@ class RedisPublisher:
                 given_up = self._pop()
                 count += 1
                 if not given_up.sequence and given_up.envelope.reach is not Reach.ONE:
-                    self._sequence += (
-                        1  # a gap, from which the readers see that they have missed it
-                    )
-        self._report_given_up(count, f"after {self._settings.time_to_live:g} s without success")
-        if now >= self._refusals_at and self._refused:
-            self._refusals_at = now + REPORT_INTERVAL
-            self._report_refused()
+                    # A gap, from which the readers see that they have missed it.
+                    self._sequence += 1
+        self._given_up += count
+        if now >= self._report_at and (self._refused or self._given_up):
+            self._report_at = now + REPORT_INTERVAL
+            self._report_losses()
 
     def _pop(self) -> _Waiting:
         """Take the head out. Under the lock."""
@@ -244,7 +247,9 @@ class RedisPublisher:
             detail = f"{count} messages for the other servers, {why}"
             self._reporter.report(BackplaneEvent.GIVEN_UP, count, detail)
 
-    def _report_refused(self) -> None:
+    def _report_losses(self) -> None:
+        count, self._given_up = self._given_up, 0
+        self._report_given_up(count, f"after {self._settings.time_to_live:g} s without success")
         with self._wake:
             count, self._refused = self._refused, 0
         if count:
@@ -277,6 +282,7 @@ class RedisPublisher:
             self._write_directory()
         with self._wake:
             changes, self._changes = self._changes, {}
+            self._listed = self._highest
             batch = self._head()
         try:
             self._run(self._changed(changes))
@@ -314,6 +320,7 @@ class RedisPublisher:
     def _write_directory(self) -> None:
         with self._wake:
             present = [SELF, *self._net_ids]
+            self._listed = self._highest
             self._changes.clear()
             self._rewrite = False
         key, lives = self._settings.directory(self._member_id), self._settings.directory_ms
@@ -340,10 +347,11 @@ class RedisPublisher:
         self._refresh_at = time.monotonic() + self._settings.refresh_interval
 
     def _set_position(self) -> Command:
-        """So that others see what has arrived here."""
+        """So that others see what has arrived here, and how complete the directory is."""
         milliseconds, number = self._position
         key = self._settings.position(self._member_id)
-        return ("SET", key, f"{milliseconds}-{number}", "PX", self._settings.directory_ms)
+        value = f"{milliseconds}-{number}:{self._listed}"
+        return ("SET", key, value, "PX", self._settings.directory_ms)
 
     def _changed(self, changes: dict[int, bool]) -> list[Command]:
         key = self._settings.directory(self._member_id)
@@ -352,6 +360,9 @@ class RedisPublisher:
             net_ids = [net_id for net_id, is_there in changes.items() if is_there is present]
             if net_ids:
                 commands.append((name, key, *net_ids))
+        if commands:
+            # For those that have gone too: one may have come since the last time, and be listed by that.
+            commands.append(self._set_position())
         return commands
 
     def _refresh(self) -> None:
@@ -372,7 +383,7 @@ class RedisPublisher:
         if not kept:
             self._write_directory()
         for member, position in zip(members, positions, strict=True):
-            self._confirm(member, None if position is None else parse_id(position))
+            self._confirm(member, None if position is None else _parse_position(position)[0])
 
     def _confirm(self, member: str, position: StreamId | None) -> None:
         """That server has delivered all up to there; or is gone."""
@@ -388,29 +399,37 @@ class RedisPublisher:
             del self._unconfirmed[member]
 
     def _reachable(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Without the unicasts for which there is no connection. Asks only if there are some."""
+        """Without the unicasts for which there is no connection. Asks only if there are some.
+
+        A connection that is so new that its server has not listed it yet is for that server to find.
+        """
         unicasts = [waiting for waiting in batch if waiting.envelope.reach is Reach.ONE]
         if not unicasts:
             return batch
-        questions: list[Command] = []
-        for waiting in unicasts:
-            member, net_id = split_cluster_id(waiting.envelope.target)
-            questions.append(("SISMEMBER", self._settings.directory(member), net_id))
+        targets = [split_cluster_id(waiting.envelope.target) for waiting in unicasts]
+        servers = list({member for member, _ in targets})
+        questions: list[Command] = [("GET", self._settings.position(member)) for member in servers]
+        questions += [
+            ("SISMEMBER", self._settings.directory(member), net_id) for member, net_id in targets
+        ]
         answers = self._run(questions)
-        gone = {
-            id(waiting)
-            for waiting, present in zip(unicasts, answers, strict=True)
+        positions = dict(zip(servers, answers, strict=False))
+        gone: dict[int, str] = {}
+        for waiting, (member, net_id), is_listed in zip(
+            unicasts, targets, answers[len(servers) :], strict=True
+        ):
+            position = positions[member]
+            is_new = position is not None and net_id > _parse_position(position)[1]
             # One that has been tried may have arrived: it is tried until that is known.
-            if not present and not waiting.sequence
-        }
+            if not (is_listed or is_new or waiting.sequence):
+                gone[id(waiting)] = waiting.envelope.target
         if not gone:
             return batch
         with self._wake:
             kept = [waiting for waiting in self._outbox if id(waiting) not in gone]
             self._outbox = deque(kept)
             self._bytes = sum(waiting.envelope.size for waiting in kept)
-        targets = [waiting.envelope.target for waiting in unicasts if id(waiting) in gone]
-        detail = f"there is no connection {', '.join(targets[:10])} (any more)"
+        detail = f"there is no connection {', '.join(list(gone.values())[:10])} (any more)"
         self._reporter.report(BackplaneEvent.UNREACHABLE, len(gone), detail)
         return [waiting for waiting in batch if id(waiting) not in gone]
 
@@ -462,3 +481,11 @@ class RedisPublisher:
             self._run([("DEL", key), self._set_position()])
         except Exception as error:
             logger.info("backplane %s: not signed off: %s", self._member_id, error)
+
+
+def _parse_position(value: object) -> tuple[StreamId, int]:
+    """What `_set_position` has written. Raises ValueError for what is none."""
+    place, _, listed = value.partition(b":") if isinstance(value, bytes) else (b"", b"", b"")
+    if not listed.isdigit():
+        raise ValueError(f"a server's position must be an entry and a number, not {value!r}")
+    return parse_id(place), int(listed)

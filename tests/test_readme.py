@@ -31,6 +31,7 @@ import tao.cli
 import tao.testing
 from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program, example
+from tests.redis_support import RedisServer, needs_redis
 from tests.support import frame
 from tests.tao.cli.support import serving
 from tests.test_layering import IMPORTS
@@ -50,6 +51,7 @@ PROGRAMS = [
     "tao/examples/readme_asyncio.py",
     "tao/examples/readme_chat.py",
     "tao/examples/readme_client.py",
+    "tao/examples/readme_cluster.py",
     "tao/examples/readme_embedding.py",
     "tao/examples/readme_from_asyncio.py",
     "tao/examples/readme_protocol.py",
@@ -159,6 +161,32 @@ def test_the_client_talks_to_the_chat_server(tmp_path: Path) -> None:
         server.signal(signal.SIGINT)
         assert server.wait() == 0
         assert server.errors == ""
+
+
+@needs_redis
+def test_two_chat_servers_are_one_chat(tmp_path: Path) -> None:
+    path = printed("tao/examples/readme_cluster.py", tmp_path)
+    with RedisServer() as redis:
+        arguments = [str(path), "0", redis.url]
+        with Program(arguments, cwd=tmp_path) as one, Program(arguments, cwd=tmp_path) as two:
+            with Peer(one.address()) as first, Peer(two.address()) as second:
+                # Who hears itself is in the room.
+                for peer, text in ((first, b"I am here."), (second, b"So am I.")):
+                    peer.send(1, text)
+                    while peer.receive() != (1, text):
+                        pass  # what the other has said before
+                assert first.receive() == (1, b"So am I.")
+                first.send(1, "Grüße".encode())
+                assert first.receive() == (1, "Grüße".encode())
+                while second.receive() != (1, "Grüße".encode()):
+                    pass  # it may have heard what was said before it came
+            for server in (one, two):
+                server.signal(signal.SIGTERM)
+                assert server.wait() == 0
+                assert set(server.errors.splitlines()) == {
+                    "connected: there is a link to send by",
+                    "connected: there is a link to read by",
+                }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="selectors takes only sockets there")

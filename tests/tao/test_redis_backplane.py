@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +17,9 @@ import tao.redis_publisher
 import tao.redis_reader
 from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError
 from tests.redis_support import RedisServer, Reports, needs_redis
-from tests.support import DEADLINE, Sample, wait_until
+from tests.support import DEADLINE, LOCAL, Sample, wait_until
 from tests.tao.members import Member, hears_all, members, say
+from tests.tls_support import Certificates
 
 QUICK = Backoff(first=0.02, maximum=0.05)
 
@@ -34,6 +38,15 @@ def own_redis() -> Iterator[RedisServer]:
     """One for a test that breaks it."""
     with RedisServer() as made:
         yield made
+
+
+@contextmanager
+def redis_ends(redis: RedisServer) -> Iterator[None]:
+    """For one that has been started by hand."""
+    try:
+        yield
+    finally:
+        redis.__exit__()
 
 
 def plane(redis: RedisServer, channel: str = "main", **arguments: Any) -> RedisBackplane:
@@ -155,6 +168,31 @@ def test_who_comes_later_hears_what_is_said_from_then_on(shared_redis: RedisServ
 
 
 @needs_redis
+def test_tls_and_a_password_are_told_by_the_url(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    key, certificate = certificates.key_and_certificate("127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(LOCAL)
+        port = unused.getsockname()[1]
+    redis = RedisServer()
+    redis.start(
+        *("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(certificates.ca_file), "--requirepass", "secret"),
+    )
+    with redis_ends(redis):
+        address = f"127.0.0.1:{port}?ssl_ca_certs={certificates.ca_file}"
+        made = RedisBackplane(f"rediss://:secret@{address}", backoff=QUICK)
+        with members(made, made) as [one, two]:
+            say(one, range(10))
+            hears_all(two, range(10))
+        reports = Reports()
+        wrong = RedisBackplane(f"rediss://:guess@{address}", backoff=QUICK, on_report=reports.add)
+        with members(wrong, grace=0.0):
+            reports.wait_for(BackplaneEvent.DISCONNECTED, 2)
+
+
+@needs_redis
 def test_the_stream_is_trimmed(shared_redis: RedisServer) -> None:
     with members(plane(shared_redis, "trimmed", stream_length=100)) as [one]:
         say(one, range(2000))
@@ -176,6 +214,8 @@ def test_a_unicast_to_who_has_gone_is_reported(shared_redis: RedisServer) -> Non
         two.peer.close()
         with shared_redis.commands() as commands:
             key = f"tao:{{gone}}:connections:{two.server.member_id}"
+            place = f"tao:{{gone}}:position:{two.server.member_id}"
+            assert wait_until(lambda: commands.send("GET", place).endswith(b":1\r\n"))
             assert wait_until(lambda: commands.send("SCARD", key) == b":1\r\n")
         assert one.server.unicast(two.conn.cluster_id, Sample(1))
         [report] = reports.wait_for(BackplaneEvent.UNREACHABLE)
@@ -207,11 +247,32 @@ def test_a_unicast_that_a_server_has_not_confirmed_when_it_goes_is_reported(
     with members(one_plane) as [one], shared_redis.commands() as commands:
         assert all_linked(one)
         commands.send("SADD", f"tao:{{dead}}:connections:{dead}", "0", "1")
-        commands.send("SET", f"tao:{{dead}}:position:{dead}", "0-0", "PX", "300")
+        commands.send("SET", f"tao:{{dead}}:position:{dead}", "0-0:1", "PX", "300")
         for _ in range(3):
             assert one.server.unicast(f"{dead}-1", Sample(1))
         assert wait_until(lambda: counter(one, "published") == 3)
         assert wait_until(lambda: reports.count(BackplaneEvent.UNREACHABLE) == 3)
+
+
+@needs_redis
+def test_a_unicast_to_a_connection_that_is_not_listed_yet_is_sent(
+    shared_redis: RedisServer,
+) -> None:
+    """Its server lists up to number 1, and may have got number 2 a moment ago."""
+    reports = Reports()
+    there = "0123456789abcdef"
+    with (
+        members(plane(shared_redis, "new", on_report=reports.add)) as [one],
+        shared_redis.commands() as commands,
+    ):
+        assert all_linked(one)
+        commands.send("SADD", f"tao:{{new}}:connections:{there}", "0")
+        commands.send("SET", f"tao:{{new}}:position:{there}", "0-0:1")
+        assert one.server.unicast(f"{there}-2", Sample(1))
+        assert wait_until(lambda: counter(one, "published") == 1)
+        assert one.server.unicast(f"{there}-1", Sample(1))  # that one has been there, and is gone
+        [report] = reports.wait_for(BackplaneEvent.UNREACHABLE)
+        assert f"{there}-1 " in report.detail
 
 
 @needs_redis
@@ -308,7 +369,8 @@ def test_a_redis_that_comes_back_with_its_data(own_redis: RedisServer) -> None:
 @needs_redis
 def test_a_redis_that_comes_back_empty_is_noticed(own_redis: RedisServer) -> None:
     reports = Reports()
-    with members(*[plane(own_redis, on_report=reports.add)] * 2) as [one, two]:
+    made = plane(own_redis, on_report=reports.add, directory_ttl=300.0)
+    with members(*[made] * 2) as [one, two]:
         assert all_linked(one, two)
         say_beside(one, range(100))
         hears_all(two, range(100))
@@ -336,10 +398,11 @@ def test_a_redis_whose_clock_has_gone_back_is_followed(own_redis: RedisServer) -
             commands.send("XADD", "tao:{main}:stream", future, "not", "ours")
             assert wait_until(lambda: counter(two, "malformed") == 1)
             commands.send("DEL", "tao:{main}:stream")
-            commands.send("CLIENT", "KILL", "TYPE", "normal")
+            commands.send("XADD", "tao:{main}:stream", "5-1", "not", "ours")
+            commands.send("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        reports.wait_for(BackplaneEvent.RESET, 2)
         say(one, range(50))
         hears_all(two, range(50))
-        assert reports.of(BackplaneEvent.RESET)
 
 
 @needs_redis
@@ -467,6 +530,7 @@ def test_a_stop_while_redis_is_frozen_ends_in_its_grace(own_redis: RedisServer) 
         began = time.monotonic()
     assert time.monotonic() - began < 5  # and not the minute that a reply may take
     assert reports.count(BackplaneEvent.GIVEN_UP) == 10
+    assert not [thread for thread in threading.enumerate() if "backplane" in thread.name]
     own_redis.thaw()
 
 
