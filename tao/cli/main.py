@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from tao.cli import environment
+from tao.cli import environment, monitor
 from tao.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE, CommandError, UsageError
 from tao.errors import TaoError
 from tao.terminal import CommandLine
@@ -49,7 +49,7 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (monitor,)
 """In the order of the help."""
 
 ENDS = """\
