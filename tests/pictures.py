@@ -1,7 +1,7 @@
 """The pictures of the live monitor page: ``python -m tests.pictures [FOLDER]``.
 
 Starts a server with three kinds of handlers and a monitor, puts the benchmarks' load on it and some
-clients of its own, and has Chromium take the pictures for the README when there is a minute of it. Traffic
+clients of its own, and has Chromium take the pictures for the README when there is nearly a minute of it. Traffic
 stays on this machine.
 """
 
@@ -116,7 +116,7 @@ def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"), help="default: docs")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of load; default: 60")
+    parser.add_argument("--seconds", type=float, default=55.0, help="of load; default: 55")
     parser.add_argument("--phone", action="store_true", help="one of a phone too")
     options = parser.parse_args()
     missing = lacks_browser()
