@@ -1,8 +1,8 @@
 """The pictures of the live monitor page: ``python -m tests.pictures [FOLDER]``.
 
 Starts a server with three kinds of handlers and a monitor, puts the benchmarks' load on it and some
-clients of its own, and has Chromium take the pictures for the README when there is nearly a minute of it. Traffic
-stays on this machine.
+clients of its own, and has Chromium take the pictures for the README when there is nearly a minute of
+it. Traffic stays on this machine.
 """
 
 from __future__ import annotations
