@@ -16,6 +16,7 @@ from reactor.errors import (
     ForkError,
     HostError,
     IllegalTransitionError,
+    PrefaceError,
     ReactorClosedError,
     ReactorError,
     ReentrancyError,
@@ -23,6 +24,8 @@ from reactor.errors import (
 )
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics
+from reactor.preface import Preface
+from reactor.socket_file import SocketFile
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
 from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System
 from reactor.timing_wheel import Timeout, TimingWheel
@@ -55,6 +58,8 @@ __all__ = [
     "Lock",
     "OperatingSystem",
     "Pause",
+    "Preface",
+    "PrefaceError",
     "Reactor",
     "ReactorClosedError",
     "ReactorError",
@@ -62,6 +67,7 @@ __all__ = [
     "ReentrancyError",
     "SendQueue",
     "SocketAddress",
+    "SocketFile",
     "StateMachine",
     "Statistics",
     "System",

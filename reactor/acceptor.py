@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable
 
 from reactor.loop import READ, Channel, Reactor
+from reactor.socket_file import SocketFile, check_mode, listen_on_path
 from reactor.system import AddressInfo, OperatingSystem, SocketAddress, System, look_up
 from reactor.timing_wheel import Timeout
 
@@ -55,54 +55,93 @@ _GONE = frozenset(
 
 
 def listen(
-    address: tuple[str, int] | str, *, backlog: int = 1024, system: System | None = None
+    address: tuple[str, int] | str,
+    *,
+    backlog: int = 1024,
+    mode: int | None = None,
+    system: System | None = None,
 ) -> socket.socket:
     """A non-blocking listening socket: TCP for `(host, port)`, a Unix socket for a path.
 
     Port 0 lets the system choose. An empty host is every address of this machine, IPv6 and IPv4 both
-    where the system can. Raises OSError, with the address in its text, when it cannot be had.
+    where the system can, and so is "::"; "0.0.0.0" is all of IPv4 alone. A link-local address of IPv6 names
+    its interface: "fe80::1%eth0". A name stands for its first address.
+
+    A path that begins with a zero byte is one of Linux's abstract names. Any other path has a file: one
+    that is there is replaced if it is a socket that nobody listens on. `mode` becomes its mode; without,
+    it is what the process's umask leaves. Raises OSError, with the address in its text, when it cannot
+    be had, ValueError or TypeError for a mode that is none or for TCP, ValueError for a port that is none.
     """
     if system is None:
         system = OperatingSystem()
+    if isinstance(address, str):
+        check_mode(address, mode)
+    elif mode is not None:
+        raise ValueError(
+            f"mode={mode!r} is for the file of a Unix socket: leave it out for {address!r}"
+        )
     try:
         if isinstance(address, str):
-            sock = system.open_socket(socket.AF_UNIX)
+            family: socket.AddressFamily = _unix_family()
             target: SocketAddress = address
-            family = socket.AF_UNIX
         else:
             family, target = _resolve(address)
-            sock = system.open_socket(family)
+        sock = system.open_socket(family)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}") from error
     try:
-        if family != socket.AF_UNIX and sys.platform != "win32":
-            # A port in TIME_WAIT may be taken again. On Windows it would let two servers share one.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address[0])))
-        sock.bind(target)
-        sock.listen(backlog)
+        if isinstance(address, str):
+            listen_on_path(sock, address, backlog, mode)
+        else:
+            _bind(sock, target)
+            sock.listen(backlog)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        hint = ""
-        if error.errno == errno.EADDRINUSE:
-            hint = (
-                "; stop the program that uses it, or choose another port (0 lets the system choose)"
-            )
-        elif error.errno == errno.EACCES and not isinstance(address, str):
-            hint = "; ports below 1024 are for privileged programs: choose another port"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            hint = "; use an address of this machine, or an empty host for all of them"
-        raise OSError(error.errno, f"cannot listen on {address!r}: {_text(error)}{hint}") from error
+        raise OSError(
+            error.errno, f"cannot listen on {address!r}: {_text(error)}{_way_out(error, address)}"
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
     return sock
+
+
+def _bind(sock: socket.socket, target: SocketAddress) -> None:
+    if sys.platform != "win32":
+        # A port in TIME_WAIT may be taken again. On Windows it would let two servers share one.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        # Said in either case: what holds unless it is said differs between systems, and administrators
+        # may change it (ipv6(7), bindv6only). OpenBSD has no sockets for both.
+        both = target[0] == "::" and socket.has_dualstack_ipv6()
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
+    sock.bind(target)
+
+
+def _way_out(error: OSError, address: tuple[str, int] | str) -> str:
+    if error.errno == errno.EADDRINUSE and isinstance(address, str):
+        return "; stop the program that listens there, or choose another path"
+    if error.errno == errno.EADDRINUSE:
+        return "; stop the program that uses it, or choose another port (0 lets the system choose)"
+    if error.errno == errno.EACCES and not isinstance(address, str):
+        return "; ports below 1024 are for privileged programs: choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "; use an address of this machine, or an empty host for all of them"
+    return ""
+
+
+def _unix_family() -> socket.AddressFamily:
+    family: socket.AddressFamily | None = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
+    return family
 
 
 def _resolve(address: tuple[str, int]) -> AddressInfo:
     host, port = address
-    if (
-        not 0 <= port <= 65535
-    ):  # getaddrinfo(3) takes it modulo 65,536, or does not say what is wrong
+    # getaddrinfo(3) takes it modulo 65,536, or does not say what is wrong.
+    if not 0 <= port <= 65535:
         raise ValueError(f"a port is a number from 0 to 65535, not {port!r}")
     if not host:
         if socket.has_dualstack_ipv6():
@@ -118,6 +157,8 @@ def _text(error: OSError) -> str:
 class Acceptor:
     """Accepts the connections of one listening socket, which it closes when it is closed.
 
+    With it goes `file`, the Unix socket's, if that is this acceptor's to remove.
+
     `on_accept(sock, address)` gets a non-blocking socket. A spare descriptor is held back for the
     moment in which the process has no other: with it the waiting client is accepted and told off by a
     close, where it would hang otherwise.
@@ -128,9 +169,13 @@ class Acceptor:
         reactor: Reactor,
         sock: socket.socket,
         on_accept: Callable[[socket.socket, SocketAddress], object],
+        *,
+        file: SocketFile | None = None,
     ) -> None:
         self._reactor = reactor
         self._socket = sock
+        self._accept = reactor.system.accepting(sock)
+        self._file = file
         self._on_accept = on_accept
         self._paused = False  # somebody has asked for it
         self._retry: Timeout | None = None  # the system has run out of something
@@ -147,7 +192,7 @@ class Acceptor:
             if self._channel is None or not self._channel.events:
                 return  # closed or paused by what on_accept did
             try:
-                sock, address = self._socket.accept()
+                sock, address = self._accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -157,7 +202,6 @@ class Acceptor:
                     self._handle_exhausted(error)
                     return
                 raise
-            sock.setblocking(False)
             try:
                 self._on_accept(sock, address)
             except Exception:
@@ -210,14 +254,9 @@ class Acceptor:
         if self._spare is not None:
             self._system.close_spare(self._spare)
             self._spare = None
-        path = self.address
+        if self._file is not None:
+            self._file.remove()  # before the close: after it another file could have its inode
         self._socket.close()
-        # An abstract address, of Linux, is bytes, begins with a zero and has no file.
-        if isinstance(path, str) and path and path[0] != "\0":
-            try:
-                os.unlink(path)
-            except OSError:
-                pass  # somebody has tidied up before us
 
     def __repr__(self) -> str:
         if self._channel is None:

@@ -7,7 +7,8 @@ handler's affair. It runs on the loop's thread, but for `write`, `close` and `ab
 may call.
 
 What the state alone decides: whether a byte may be written (OPEN; in DRAINING only by what was under
-way), and whether bytes are read (OPEN, and LINGERING to throw them away).
+way), and whether bytes are read (OPEN; before that for what must come first; LINGERING, to throw them
+away).
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
+from reactor.errors import PrefaceError
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.preface import Preface
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
 from reactor.tls import TlsStream, TlsTruncationError
+from reactor.waker import Lock
 
 __all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
 
@@ -65,6 +69,11 @@ _OPEN, _LINGERING, _CLOSED = (
 )
 _ACCEPTED = WriteResult.ACCEPTED
 _SENDING = (_OPEN, ConnectionState.DRAINING)
+_READING_ELSE = (_LINGERING, ConnectionState.HANDSHAKING, ConnectionState.PREFACING)
+
+# What a connection has for a queue until the kernel does not take all: most never need one of their own.
+# Never appended to.
+_NOTHING_QUEUED: Final = SendQueue()
 
 
 class Pause:
@@ -102,7 +111,8 @@ class ConnectionOptions:
     linger_timeout: float = 2.0
     """How long to wait for the peer's FIN after our own."""
     handshake_timeout: float = 10.0
-    """How long the TLS handshake may take, from the first packet to the last."""
+    """How long the TLS handshake may take, from the first packet to the last; and, before it, the header
+    of the PROXY protocol, where there must be one."""
 
     def __post_init__(self) -> None:
         if self.output_limit < self.output.high:
@@ -142,10 +152,19 @@ class ConnectionHandler(Protocol):
         """Whether nothing is under way that may still write."""
 
 
+class LoopWaker(Protocol):
+    """What a connection needs of whoever may end its loop's sleep."""
+
+    def wake(self) -> None:
+        """Something was posted to the loop. Any thread; never blocks."""
+        ...
+
+
 class Connection:
     """A socket, driven through the states of `reactor.state`.
 
-    `notify` is called, on whatever thread, after something was posted to the loop; it wakes it.
+    `waker` is told, on whatever thread, that something was posted to the loop; the reactor itself, unless
+    it is another.
     """
 
     __slots__ = (
@@ -158,25 +177,26 @@ class Connection:
         "_handler",
         "_in_flight",
         "_ledger",
-        "_lock",
         "_machine",
-        "_notify",
         "_options",
         "_outbox",
         "_own_taken",
         "_pause_on_output",
         "_paused",
+        "_preface",
         "_queue",
         "_reactor",
         "_read_for",
         "_socket",
         "_take_size",
         "_tls",
+        "_waker",
         "bytes_received",
         "bytes_sent",
         "frames_dropped",
         "last_received",
         "last_sent",
+        "lock",
         "outbox_size",
         "output_high",
         "output_low",
@@ -191,13 +211,15 @@ class Connection:
         handler: ConnectionHandler,
         *,
         options: ConnectionOptions,
-        notify: Callable[[], object] | None = None,
+        waker: LoopWaker | None = None,
+        preface: Preface | None = None,
         tls: TlsStream | None = None,
         pause_on_output: bool = True,
         ledger: Ledger | None = None,
     ) -> None:
         self._reactor = reactor
         self._ledger = Ledger(reactor) if ledger is None else ledger
+        self._preface = preface  # the loop's thread; None as well when it has come
         self._tls = tls  # the loop's thread
         # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
@@ -205,8 +227,10 @@ class Connection:
         self._handler = handler
         self._options = options
         self._take_size = min(TAKE_SIZE, options.output_limit // 4)
-        self._notify = reactor.wake if notify is None else notify
-        self._lock = reactor.system.lock()
+        self._waker: LoopWaker = reactor if waker is None else waker
+        self.lock: Lock = reactor.system.lock()
+        """For what several threads write. The layer above may use it too, for as short, and must not call
+        in here while it holds it."""
         # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
         # was a moment ago.
         self._machine = StateMachine(ConnectionState.CONNECTING)
@@ -225,7 +249,7 @@ class Connection:
         self._error: BaseException | None = None
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
-        self._queue = SendQueue()
+        self._queue: SendQueue = _NOTHING_QUEUED  # `_enqueue` makes one of its own
         self._in_flight = 0
         self._socket: socket.socket | None = None
         self._channel: Channel | None = None
@@ -283,7 +307,7 @@ class Connection:
         if self._reactor.forked:
             raise self._reactor.fork_error()
         size = len(data)
-        lock, ledger = self._lock, self._ledger
+        lock, ledger = self.lock, self._ledger
         limit = self._options.output_limit
         own = 0
         lock.acquire()  # as in `end`
@@ -297,7 +321,11 @@ class Connection:
             pending = self.outbox_size + self._in_flight + self._queue.size + size
             if drop_oldest and pending > limit:
                 pending -= self._drop_oldest(pending - limit)
-            if pending <= limit and ledger.refuses(size, pending - size):
+            if (
+                pending <= limit
+                and ledger.posted + ledger.moved + size > ledger.write_limit
+                and ledger.refuses(size, pending - size)
+            ):
                 limit = 0  # there is room for it here, but not in all
             if pending <= limit:
                 self._outbox.append(data)
@@ -317,7 +345,7 @@ class Connection:
                 ledger.post(size)
             if not posted:
                 self._reactor.post(self.flush)
-                self._notify()
+                self._waker.wake()
         if pending > limit:
             return WriteResult.FULL
         return _ACCEPTED if pending <= self.output_high else WriteResult.ABOVE_HIGH
@@ -367,7 +395,7 @@ class Connection:
     def _end(self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None) -> bool:
         if self._reactor.forked:
             raise self._reactor.fork_error()
-        with self._lock:
+        with self.lock:
             if not self._machine.accepts(event):
                 if error is not None and self._machine.state is not _CLOSED:
                     self._note(cause, error)  # it is ending already, and this went wrong meanwhile
@@ -375,7 +403,7 @@ class Connection:
             self._note(cause, error)
             state = self._machine.handle(event)
         self._reactor.post(self._begin_drain if state is ConnectionState.DRAINING else self._reset)
-        self._notify()
+        self._waker.wake()
         return True
 
     def _note(self, cause: CloseCause, error: BaseException | None) -> None:
@@ -390,44 +418,94 @@ class Connection:
 
     def start(self, sock: socket.socket) -> None:
         """Take over a connected, non-blocking socket and begin. The loop's thread."""
-        event = ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
-        with self._lock:
-            if not self._machine.accepts(event):
-                sock.close()  # closed by another thread while it was connecting
-                return
-            self._machine.handle(event)
+        if not self._move(self._beginning):
+            sock.close()  # closed by another thread while it was connecting
+            return
         self._socket = sock
         self.last_received = self.last_sent = self._reactor.pass_time
         self._channel = self._reactor.register(sock, 0, self._handle_ready)
         try:
-            if self._tls is None:
-                self._handler.handle_open()
-                self._update_interest()
+            if self._preface is None:
+                self._begin(b"")
             else:
-                self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+                self._set_deadline(self._options.handshake_timeout, self._preface.what)
                 self._update_interest()
-                self._handshake(self._tls)
         except Exception as error:
             self._handle_defect(error)
+
+    @property
+    def _beginning(self) -> ConnectionEvent:
+        """What happens next, on the way to OPEN."""
+        if self._preface is not None:
+            return ConnectionEvent.PREFACE
+        return ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
+
+    def _move(self, event: ConnectionEvent) -> bool:
+        """Whether the state had it; else another thread has ended the connection meanwhile."""
+        with self.lock:
+            if not self._machine.accepts(event):
+                return False
+            self._machine.handle(event)
+        return True
+
+    def _begin(self, data: bytes) -> None:
+        """The state is OPEN, or HANDSHAKING; `data` are the first bytes, if some have come already."""
+        if self._tls is None:
+            self._handler.handle_open()
+            self._update_interest()
+            if data and self._machine.state is _OPEN:
+                self._handler.handle_data(data)
+        else:
+            self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
+            self._update_interest()
+            self._tls.feed(data)
+            self._handshake(self._tls)
+
+    # -- the preface -----------------------------------------------------------------------------
+
+    def _receive_preface(self) -> None:
+        assert self._preface is not None
+        data = self._receive_first()
+        if not data:
+            return
+        try:
+            rest = self._preface.feed(data)
+        except PrefaceError as error:
+            self.fail(error)
+            return
+        if rest is None:
+            return
+        self._preface = None
+        # What read it may have found that this peer is not wanted, and closed the connection.
+        if self._move(self._beginning):
+            self._cancel_deadline()
+            self._begin(rest)
+
+    def _receive_first(self) -> bytes:
+        """What has come before the connection is OPEN; nothing if that is its end, or if it is none."""
+        assert self._socket is not None
+        try:
+            size = self._socket.recv_into(self._ledger.buffer)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            self.fail(error)
+            return b""
+        if not size:
+            self._handle_peer_fin()
+            return b""
+        self.last_received = self._reactor.pass_time
+        self.bytes_received += size
+        return self._ledger.buffer[:size].tobytes()
 
     # -- TLS -------------------------------------------------------------------------------------
 
     def _receive_handshake(self) -> None:
-        assert self._socket is not None
         assert self._tls is not None
-        try:
-            size = self._socket.recv_into(self._ledger.buffer)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.fail(error)
-            return
-        if size:
-            self.bytes_received += size
-            self._tls.feed(self._ledger.buffer[:size].tobytes())
+        data = self._receive_first()
+        if data:
+            self._tls.feed(data)
             self._handshake(self._tls)
-        else:
-            self._handle_peer_fin()
 
     def _handshake(self, tls: TlsStream) -> None:
         try:
@@ -439,10 +517,8 @@ class Connection:
         self._send_raw(tls.take_ciphertext())
         if not done:
             return
-        with self._lock:
-            if not self._machine.accepts(ConnectionEvent.SECURED):
-                return
-            self._machine.handle(ConnectionEvent.SECURED)
+        if not self._move(ConnectionEvent.SECURED):
+            return
         self._cancel_deadline()
         self._handler.handle_open()
         self._update_interest()
@@ -506,6 +582,8 @@ class Connection:
                     self._receive_nothing()
                 elif self._machine.state is ConnectionState.HANDSHAKING:
                     self._receive_handshake()
+                elif self._machine.state is ConnectionState.PREFACING:
+                    self._receive_preface()
         except Exception as error:
             self._handle_defect(error)
 
@@ -522,7 +600,7 @@ class Connection:
         """
         if self._channel is None:
             return  # it is over: `end` will say that they came too late
-        with self._lock:
+        with self.lock:
             frames = self.own[self._own_taken :]
             self._own_taken += len(frames)
             self.own_size += sum(map(len, frames))
@@ -531,7 +609,7 @@ class Connection:
 
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
-        lock = self._lock
+        lock = self.lock
         lock.acquire()  # `with` costs twice as much, and this is run for every batch
         try:
             frames, self.own = self.own, []
@@ -543,10 +621,10 @@ class Connection:
             waits = bool(self._outbox or self._queue.size) and self._line_up(frames)
         finally:
             lock.release()
-        if len(frames) == 1 and not waits:
-            self.send(frames[0], True)  # the usual case
-        else:
+        if waits or not frames or self._tls is not None or self._machine.state is not _OPEN:
             self._send_lined_up(frames, waits)
+        elif not self._transmit(frames[0] if len(frames) == 1 else b"".join(frames)):
+            self._after_send()
         return 0
 
     def _line_up(self, frames: list[bytes]) -> bool:
@@ -570,7 +648,7 @@ class Connection:
         if frames and not (self.outbox_size or self._queue.size):
             self.send(b"".join(frames))
         elif frames:
-            with self._lock:
+            with self.lock:
                 self._outbox += frames
                 self.outbox_size += sum(map(len, frames))
             self.flush()
@@ -588,7 +666,7 @@ class Connection:
             or self._queue.size
             or self._machine.state not in _SENDING
         ):
-            with self._lock:
+            with self.lock:
                 self._outbox.insert(0 if first else len(self._outbox), data)
                 self.outbox_size += len(data)
             self.flush()
@@ -597,7 +675,7 @@ class Connection:
             try:
                 data = self._tls.encrypt(data)
             except ssl.SSLError as error:
-                self._queue.append(data)  # to be counted as unsent
+                self._enqueue(data)  # to be counted as unsent
                 self.fail(error)
                 return
         # The usual case; without a queue in between it costs a quarter less.
@@ -628,7 +706,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self._queue.append(data)  # to be counted as unsent
+            self._enqueue(data)  # to be counted as unsent
             self._in_flight = 0
             self.fail(error)
             return False
@@ -636,8 +714,14 @@ class Connection:
         self.bytes_sent += sent
         if sent == len(data):
             return True
-        self._queue.append(memoryview(data)[sent:])
+        self._enqueue(memoryview(data)[sent:])
         return False
+
+    def _enqueue(self, data: bytes | memoryview) -> None:
+        """Have it sent when the socket takes it, before all that is in the outbox."""
+        if self._queue is _NOTHING_QUEUED:
+            self._queue = SendQueue()
+        self._queue.append(data)
 
     def flush(self) -> None:
         """Send what was written, until the kernel takes no more. The loop's thread.
@@ -647,10 +731,50 @@ class Connection:
         writers need not post, for this is called when the socket takes bytes again.
         """
         self._reactor.check_thread()
-        queue, lock = self._queue, self._lock
+        self._flush()
+
+    @staticmethod
+    def flush_all(connections: Sequence[Connection]) -> None:
+        """Flush each: for who has written to many of one loop's without `post`. The loop's thread."""
+        if connections:
+            connections[0]._reactor.check_thread()
+        for connection in connections:
+            try:
+                connection._flush()
+            except Exception as error:
+                connection._handle_defect(error)
+
+    def _flush(self) -> None:
+        if (
+            self._queue.size
+            or self._tls is not None
+            or self._machine.state is not _OPEN
+            or self.outbox_size > self._take_size
+        ):
+            self._flush_in_steps()
+            return
+        # The usual case: all that there is, in one send. A broadcast from another thread took a quarter
+        # more without it.
+        lock = self.lock
+        lock.acquire()  # as in `end`
+        try:
+            frames, self._outbox = self._outbox, []
+            self._in_flight, self.outbox_size = self.outbox_size, 0
+            charged, self._charged = self._charged, 0
+            self._flush_posted = False
+        finally:
+            lock.release()
+        done = not frames or self._transmit(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._in_flight = 0
+        self._ledger.moved -= charged
+        if not done or self._paused or self._machine.state is not _OPEN:
+            self._after_send()
+
+    def _flush_in_steps(self) -> None:
+        lock = self.lock
         more = True
         while self._machine.state in _SENDING:
-            if queue.size and not self._send_queue():
+            if self._queue.size and not self._send_queue():
                 break
             if not more:
                 break  # what is written from here on is posted anew
@@ -667,15 +791,12 @@ class Connection:
                 self._transmit(data)
             else:
                 try:
-                    queue.append(self._tls.encrypt(data))
+                    self._enqueue(self._tls.encrypt(data))
                 except ssl.SSLError as error:
                     self.fail(error)  # which counts what is in flight as unsent
                     break
             self._in_flight = 0
-        if queue.size or self._paused or self._machine.state is not _OPEN:
-            self._after_send()
-        elif self._charged:
-            self._settle()
+        self._after_send()
 
     def _take_outbox(self) -> list[bytes]:
         """Frames for the next send: all of them, if they are not too many; else `_flush_posted` stays
@@ -720,7 +841,7 @@ class Connection:
 
     def _send_raw(self, data: bytes) -> None:
         """Send TLS's own ciphertext, behind what is queued."""
-        self._queue.append(data)
+        self._enqueue(data)
         if self._socket is not None and self._machine.state is not _CLOSED:
             self._send_queue()
             self._after_send()
@@ -741,7 +862,7 @@ class Connection:
 
     def _settle(self) -> int:
         """Have the ledger say what waits to be sent now; returns it. The loop's thread."""
-        with self._lock:  # writers charge what they add
+        with self.lock:  # writers charge what they add
             pending = self.pending
             change = pending - self._charged
             self._charged = pending
@@ -797,7 +918,7 @@ class Connection:
         events = 0
         if state is ConnectionState.OPEN:
             events = 0 if self._paused else READ
-        elif state is _LINGERING or state is ConnectionState.HANDSHAKING:
+        elif state in _READING_ELSE:
             events = READ
         if self._queue and state is not _CLOSED:
             events |= WRITE
@@ -814,12 +935,15 @@ class Connection:
         error: BaseException | None = None
         if self._machine.state is ConnectionState.HANDSHAKING:
             error = ConnectionResetError("the peer left during the TLS handshake")
+        elif self._preface is not None and self.bytes_received:
+            # Who leaves before a byte has only looked whether somebody is there.
+            error = ConnectionResetError(f"the peer left before the end of {self._preface.what}")
         elif self._tls is not None and self._machine.state is _OPEN:
             try:
                 self._tls.feed_eof()
             except TlsTruncationError as truncation:
                 error = truncation
-        with self._lock:
+        with self.lock:
             if not self._machine.accepts(ConnectionEvent.PEER_FIN):
                 return
             self._note(CloseCause.PEER_CLOSED, error)
@@ -854,7 +978,7 @@ class Connection:
             self._tls.close()
             self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
-        with self._lock:
+        with self.lock:
             if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
                 return
             state = self._machine.handle(ConnectionEvent.DRAINED)
@@ -905,7 +1029,7 @@ class Connection:
     def _expire(self, what: str | None) -> None:
         # A peer that never sends its FIN is no failure: it has had all our bytes, and its time.
         error = None if what is None else TimeoutError(f"{what} took too long")
-        with self._lock:
+        with self.lock:
             if not self._machine.accepts(ConnectionEvent.EXPIRE):
                 return
             self._note(CloseCause.EXPIRED, error)
@@ -915,7 +1039,7 @@ class Connection:
     def fail(self, error: BaseException) -> None:
         """End it now: it cannot go on. The loop's thread. Nothing if it is closed already."""
         self._reactor.check_thread()
-        with self._lock:
+        with self.lock:
             if not self._machine.accepts(ConnectionEvent.FAIL):
                 return
             self._note(CloseCause.FAILED, error)
@@ -938,7 +1062,7 @@ class Connection:
             self._channel = None
         if self._socket is not None:
             self._socket.close()
-        with self._lock:
+        with self.lock:
             if self.own:
                 self._own_to_outbox()
             unsent = self._queue.clear() + self.pending

@@ -18,16 +18,23 @@ from reactor.timing_wheel import Timeout
 
 __all__ = ["Connector"]
 
-_UNIX = getattr(socket, "AF_UNIX", None)
+_UNIX: socket.AddressFamily | None = getattr(socket, "AF_UNIX", None)
 
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY})
+
+
+def _target(address: tuple[str, int]) -> tuple[str, int]:
+    """An empty host is this machine, as with an empty host one listens on all that it has."""
+    return address[0] or "localhost", address[1]
 
 
 def _numeric(address: tuple[str, int] | str) -> list[AddressInfo] | None:
     """What needs no resolver: a path, or an IP address in figures."""
     if isinstance(address, str):
-        return [(socket.AF_UNIX, address)]
-    host, port = address
+        if _UNIX is None:
+            raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
+        return [(_UNIX, address)]
+    host, port = _target(address)
     if not 0 < port <= 65535:  # getaddrinfo(3) takes it modulo 65,536
         raise OSError(errno.EINVAL, f"a port to connect to is from 1 to 65535, not {port!r}")
     try:
@@ -39,6 +46,7 @@ def _numeric(address: tuple[str, int] | str) -> list[AddressInfo] | None:
 class Connector:
     """Connects to a name: resolves it, then tries its addresses in the resolver's order.
 
+    An empty host is this machine. A path, or an abstract name of Linux's, is a Unix socket's.
     Exactly one of `on_connected(sock)` and `on_failed(error)` is called, on the loop's thread, unless
     `cancel` came first. `timeout`, in seconds, is for each address. The error is the last address's.
     """
@@ -79,7 +87,9 @@ class Connector:
         """On the resolver's thread: touches nothing but its own names and the loop's queue."""
         assert not isinstance(self._address, str)
         try:
-            outcome: list[AddressInfo] | OSError = self._reactor.system.addresses(*self._address)
+            outcome: list[AddressInfo] | OSError = self._reactor.system.addresses(
+                *_target(self._address)
+            )
         except OSError as error:
             outcome = error
         except UnicodeError as error:  # a label of the name is empty or too long

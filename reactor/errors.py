@@ -1,7 +1,8 @@
 """What the reactor raises.
 
 Owns the exceptions of misuse (a wrong thread, a closed loop, an event that a state does not have).
-Failures of the network are not here: they are `OSError`, as the system gives them.
+Failures of the network are not here: they are `OSError`, as the system gives them. What a peer does wrong
+has one: PrefaceError, for the layer above to say what it has not understood.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ __all__ = [
     "ForkError",
     "HostError",
     "IllegalTransitionError",
+    "PrefaceError",
     "ReactorClosedError",
     "ReactorError",
     "ReentrancyError",
@@ -42,6 +44,10 @@ class ForkError(ReactorError):
 
 class HostError(ReactorError):
     """A reactor that a host drives was given another one, or its host cannot do what is needed."""
+
+
+class PrefaceError(ReactorError):
+    """What came first on a connection is not what must come first; see `Preface`. It ends with this."""
 
 
 class IllegalTransitionError(ReactorError):

@@ -21,6 +21,8 @@ class ConnectionState(enum.Enum):
 
     CONNECTING = "CONNECTING"
     """Not yet up: a client's connect is under way, or a server has just accepted."""
+    PREFACING = "PREFACING"
+    """TCP is up, and something must come before all else: who the peer behind a proxy is."""
     HANDSHAKING = "HANDSHAKING"
     """TCP is up, TLS is not yet."""
     OPEN = "OPEN"
@@ -42,10 +44,12 @@ class ConnectionState(enum.Enum):
 class ConnectionEvent(enum.Enum):
     """What can happen to a connection."""
 
+    PREFACE = "PREFACE"
+    """TCP is up, and a preface must come."""
     CONNECTED = "CONNECTED"
-    """TCP is up, and there is no TLS."""
+    """TCP is up, the preface has come if there must be one, and there is no TLS."""
     SECURE = "SECURE"
-    """TCP is up, and TLS begins."""
+    """Likewise, and TLS begins."""
     SECURED = "SECURED"
     """The TLS handshake is done."""
     CLOSE = "CLOSE"
@@ -74,9 +78,21 @@ TRANSITIONS: Mapping[ConnectionState, Mapping[ConnectionEvent, ConnectionState]]
     {
         _S.CONNECTING: MappingProxyType(
             {
+                _E.PREFACE: _S.PREFACING,
                 _E.CONNECTED: _S.OPEN,
                 _E.SECURE: _S.HANDSHAKING,
                 _E.CLOSE: _S.CLOSED,
+                _E.EXPIRE: _S.CLOSED,
+                _E.ABORT: _S.CLOSED,
+                _E.FAIL: _S.CLOSED,
+            }
+        ),
+        _S.PREFACING: MappingProxyType(
+            {
+                _E.CONNECTED: _S.OPEN,
+                _E.SECURE: _S.HANDSHAKING,
+                _E.CLOSE: _S.CLOSED,
+                _E.PEER_FIN: _S.CLOSED,
                 _E.EXPIRE: _S.CLOSED,
                 _E.ABORT: _S.CLOSED,
                 _E.FAIL: _S.CLOSED,

@@ -169,7 +169,7 @@ class WorkerPool:
         if not self._submit_asked:
             self._reactor.call_at_stage_end(self._submit)
             self._submit_asked = True
-        else:
+        elif self._reactor.thread != threading.get_ident():
             self._reactor.check_thread()
         self._ready.append(job)
 
@@ -349,7 +349,7 @@ class WorkerPool:
         """Whether the calling thread is inside a job of this pool. Any thread."""
         return threading.get_ident() in self._running
 
-    def notify(self) -> None:
+    def wake(self) -> None:
         """Something was posted to the reactor: wake it, unless it is sure to look soon. Any thread.
 
         A worker's result waits for the end of its drain, or for the loop's own next look, whichever

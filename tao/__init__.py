@@ -14,6 +14,16 @@ from reactor import (
 )
 from tao.atomic import AtomicBoolean, AtomicInt32, AtomicInt64
 from tao.backoff import Backoff
+from tao.backplane import (
+    Backplane,
+    BackplaneEvent,
+    BackplaneLink,
+    BackplaneReport,
+    Envelope,
+    Inbox,
+    LocalBackplane,
+    Reach,
+)
 from tao.calls import CorrelatingCodec
 from tao.client import ClientConn
 from tao.codec import Codec, TypeLengthValueCodec
@@ -27,6 +37,7 @@ from tao.errors import (
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
+    ProxyProtocolError,
     TaoError,
     UndefinedMessageError,
     WouldBlockError,
@@ -36,10 +47,12 @@ from tao.heartbeat import Heartbeat
 from tao.interfaces import MessageServer, WriteCloser
 from tao.length_prefixed_codec import LengthPrefixedCodec
 from tao.line_codec import LineCodec
+from tao.listening import ListenOptions
 from tao.message import HeartBeatMessage, Message
 from tao.metrics import MetricsSnapshot
 from tao.monitor import Monitor, monitor_on
 from tao.rate import Rate
+from tao.redis_backplane import RedisBackplane
 from tao.registry import MessageRegistry, default_registry, register
 from tao.server import Server, ServerConn
 from tao.stop_report import StopReport
@@ -51,6 +64,10 @@ __all__ = [
     "AtomicInt32",
     "AtomicInt64",
     "Backoff",
+    "Backplane",
+    "BackplaneEvent",
+    "BackplaneLink",
+    "BackplaneReport",
     "BroadcastReport",
     "ClientConn",
     "CloseCause",
@@ -64,12 +81,16 @@ __all__ = [
     "ContextKey",
     "CorrelatingCodec",
     "DataSource",
+    "Envelope",
     "FrameTooLargeError",
     "Group",
     "HeartBeatMessage",
     "Heartbeat",
+    "Inbox",
     "LengthPrefixedCodec",
     "LineCodec",
+    "ListenOptions",
+    "LocalBackplane",
     "Message",
     "MessageRegistry",
     "MessageServer",
@@ -78,7 +99,10 @@ __all__ = [
     "NotRegisteredError",
     "Objection",
     "Phase",
+    "ProxyProtocolError",
     "Rate",
+    "Reach",
+    "RedisBackplane",
     "Refusal",
     "Server",
     "ServerConn",

@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["check_address", "format_address", "host_of", "parse_address", "set_no_delay"]
 
 EXPECTED = (
-    "an address is HOST:PORT, such as 127.0.0.1:12345, [::1]:12345 for IPv6, :12345 for every address "
+    "HOST:PORT, such as 127.0.0.1:12345, [::1]:12345 for IPv6, :12345 for every address "
     "of this machine, or unix:PATH for a Unix socket"
 )
 """What the errors of `parse_address` say is right."""
@@ -37,21 +37,21 @@ def parse_address(text: str, *, first_port: int = 0) -> tuple[str, int] | str:
     path = text.removeprefix("unix:")
     if path != text or path.startswith(("/", "./", "../", "@")):
         if not path or path == "@" or "\0" in path:
-            raise ValueError(f"{text!r} names no Unix socket: {EXPECTED}")
+            raise ValueError(f"{text!r} names no Unix socket; use {EXPECTED}")
         return "\0" + path[1:] if path[0] == "@" else path
     host, colon, digits = text.rpartition(":")
     if not (colon and digits.isascii() and digits.isdigit()):
-        raise ValueError(f"{text!r} has no port: {EXPECTED}")
+        raise ValueError(f"{text!r} has no port; use {EXPECTED}")
     if host.startswith("["):
         if not host.endswith("]") or not _is_ipv6(host[1:-1]):
-            raise ValueError(f"{host!r} is no IPv6 address in brackets: {EXPECTED}")
+            raise ValueError(f"{host!r} is no IPv6 address in brackets; use {EXPECTED}")
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(
-            f"{text!r} leaves open where the port begins: an IPv6 address is in brackets; {EXPECTED}"
+            f"{text!r} leaves open where the port begins, put IPv6 addresses in brackets; use {EXPECTED}"
         )
     elif host and not (host.isprintable() and not set(host) & set(" []/@%")):
-        raise ValueError(f"{host!r} is no host: {EXPECTED}")
+        raise ValueError(f"{host!r} is no host in {text!r}; use {EXPECTED}")
     # Of more digits than these no port is made: int() has better things to do.
     port = int(digits[:20])
     _check_port(port, first_port)
@@ -70,7 +70,7 @@ def check_address(address: object, *, first_port: int) -> None:
     """Raises TypeError or ValueError unless it is `(host, port)` or the path of a Unix socket."""
     if isinstance(address, str):
         if not address:
-            raise ValueError("the path of a Unix socket is not empty")
+            raise ValueError(f"the path of a Unix socket must not be empty, as {address!r} is")
         return
     if not (
         isinstance(address, tuple)

@@ -137,7 +137,8 @@ class ClientConn(Conn["ClientConn"]):
         self._tls = tls
         self._server_hostname = server_hostname
         if server_hostname is None and not isinstance(address, str):
-            self._server_hostname = address[0]
+            # A scope is this machine's own: no certificate has it.
+            self._server_hostname = address[0].partition("%")[0]
         self._reconnect = reconnect
         self._registry = registry
         self._options = SessionOptions(

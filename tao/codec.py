@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 
 from tao.errors import FrameTooLargeError
 from tao.message import Message
+from tao.proxy_protocol import unasked_hint
 
 __all__ = [
     "INT32_MAX",
@@ -129,7 +130,7 @@ class TypeLengthValueCodec:
         while size - start >= 8:
             number, length = unpack(data, start)
             if length > limit:
-                raise FrameTooLargeError(length, limit)
+                raise FrameTooLargeError(length, limit, hint=unasked_hint(data[start : start + 8]))
             start += 8
             end = start + length
             if end > size:

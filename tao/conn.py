@@ -6,6 +6,7 @@ called from any thread, and none of them waits.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast, overload
 
@@ -19,6 +20,9 @@ from tao.session import Session
 
 __all__ = ["Conn"]
 
+_first_value = threading.Lock()
+"""Held for a moment by who keeps the first value with a connection, whichever it is."""
+
 C = TypeVar("C", bound=WriteCloser)
 T = TypeVar("T")
 
@@ -31,8 +35,8 @@ class Conn(Generic[C]):
     _session: Session[C]  # set once, by the subclass, before anybody else sees the object
 
     def __init__(self) -> None:
-        # A single item is put in or got out in one step, whichever thread does it.
-        self._values: dict[object, object] = {}
+        # Made by the first value. A single item is put in or got out in one step, whichever thread does it.
+        self._values: dict[object, object] | None = None
 
     @property
     def net_id(self) -> int:
@@ -134,13 +138,18 @@ class Conn(Generic[C]):
 
         Under a ContextKey it is known of which type that is.
         """
-        return self._values.get(key)
+        values = self._values
+        return None if values is None else values.get(key)
 
     def set_context_value(self, key: ContextKey[T] | PlainKey, value: T) -> None:
         """Keep something of the application's with the connection: who has logged in, say.
 
         Of a ContextKey's type, if `key` is one. Any other key may be anything hashable.
         """
+        if self._values is None:
+            with _first_value:  # of two threads that come with the first
+                if self._values is None:
+                    self._values = {}
         self._values[key] = value
 
     def pause_reading(self) -> None:

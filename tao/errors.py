@@ -5,6 +5,7 @@ Owns the exceptions, and nothing else.
 
 from __future__ import annotations
 
+from reactor import PrefaceError
 from tao.conditions import Objection, Refusal
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ConnectionClosedError",
     "FrameTooLargeError",
     "NotRegisteredError",
+    "ProxyProtocolError",
     "TaoError",
     "UndefinedMessageError",
     "WouldBlockError",
@@ -33,8 +35,10 @@ class WouldBlockError(TaoError):
 class FrameTooLargeError(TaoError):
     """A frame is longer than the codec, or the message's registration, allows."""
 
-    def __init__(self, size: int, limit: int, what: str = "a frame's value") -> None:
-        super().__init__(f"{what} of {size} bytes is over the limit of {limit}")
+    def __init__(
+        self, size: int, limit: int, what: str = "a frame's value", hint: str = ""
+    ) -> None:
+        super().__init__(f"{what} of {size} bytes is over the limit of {limit}{hint}")
         self.size = size
         self.limit = limit
 
@@ -67,3 +71,7 @@ class AdmissionError(TaoError):
         """Why."""
         self.refusal = refusal
         """What was done."""
+
+
+class ProxyProtocolError(TaoError, PrefaceError):
+    """What came first on a connection is no header of the PROXY protocol, which was asked for."""

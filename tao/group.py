@@ -22,7 +22,7 @@ that have waited longest make room for it, which its CloseReason reports; or it 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastReport:
-    """What became of a message to many. The three add up to the number of receivers."""
+    """What became of a message to many. The three numbers add up to this server's own receivers."""
 
     sent: int
     """Connections that the message was queued for."""
@@ -31,6 +31,9 @@ class BroadcastReport:
     closed: int
     """Connections that were not open: in their handshake, on their way out, or aborted for being at their
     limit."""
+    others: Literal["none", "queued", "refused"] = "none"
+    """The same for the connections of other servers: there is no backplane; the message waits to be sent to
+    them; or too much waits already, and they do not get it."""
 
 
 class Member(Protocol):
@@ -46,7 +49,10 @@ M = TypeVar("M", bound=Member)
 
 
 class Group(Generic[M]):
-    """Some of a server's connections, under a name. Made by `Server.group`."""
+    """Some of a server's connections, under a name. Made by `Server.group`.
+
+    With a backplane every server has those of that name that are its own, and `broadcast` reaches all.
+    """
 
     __slots__ = ("_deliver", "_lock", "_members", "name")
 
@@ -77,7 +83,7 @@ class Group(Generic[M]):
             return list(self._members.values())
 
     def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
-        """Write a message to every member. See `Server.broadcast`."""
+        """Write a message to every member, those of other servers too. See `Server.broadcast`."""
         return self._deliver(self.members(), message, when_full)
 
     def __contains__(self, conn: object) -> bool:

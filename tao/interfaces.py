@@ -137,8 +137,8 @@ class MessageServer(Protocol):
         """Write a message to all connections: see `Server.broadcast`."""
         ...
 
-    def unicast(self, net_id: int, message: Message) -> bool:
-        """Write a message to one connection. Raises as `connection` and `WriteCloser.write` do."""
+    def unicast(self, net_id: int | str, message: Message) -> bool:
+        """Write a message to one connection: see `Server.unicast`."""
         ...
 
     def connection(self, net_id: int) -> WriteCloser:

@@ -12,6 +12,7 @@ from typing import Literal
 from tao.codec import MAX_LENGTH, Frame, Header, check_number
 from tao.errors import FrameTooLargeError
 from tao.message import HEARTBEAT, Message
+from tao.proxy_protocol import unasked_hint
 
 __all__ = ["LengthPrefixedCodec"]
 
@@ -92,7 +93,7 @@ class LengthPrefixedCodec:
         while size - start >= prefix_size:
             (length,) = prefix.unpack_from(data, start)
             if length > limit:
-                raise FrameTooLargeError(length, limit)
+                raise FrameTooLargeError(length, limit, hint=unasked_hint(data[start : start + 8]))
             start += prefix_size
             end = start + length
             if end > size:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -29,6 +29,10 @@ SAMPLING = 16
 """Of quicker ones, and of handlers inline, those of every so manieth pass of the loop are, with that
 weight: to time each of them cost an echo 7 in 100 of its rate."""
 SAMPLING_MASK = SAMPLING - 1
+
+
+def _nothing() -> Mapping[str, int]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class MetricsSnapshot:
     """How often the loop has come out of its sleep."""
     errors: Mapping[str, int]
     """Errors by the name of the exception: of decoders, handlers, and connections that failed."""
+    backplane: Mapping[str, int] = field(default_factory=_nothing)
+    """What the link to the other servers counts, by name; empty without one."""
 
     @property
     def queries_per_second(self) -> float:
@@ -159,6 +165,7 @@ class Metrics:
         timers: int,
         wakeups: int,
         passes: int,
+        backplane: Mapping[str, int] | None = None,
     ) -> MetricsSnapshot:
         """All of them at this moment. Each number is right; all together are close."""
         messages_in, bytes_in, bytes_out = self.messages_in, self.bytes_in, self.bytes_out
@@ -184,4 +191,5 @@ class Metrics:
             wakeups=wakeups,
             passes=passes,
             errors=MappingProxyType(dict(self.errors)),
+            backplane=MappingProxyType(dict(backplane or {})),
         )

@@ -18,18 +18,19 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from reactor import (
     Acceptor,
     CloseCause,
     CloseReason,
+    Connection,
     ConnectionOptions,
     ConnectionState,
     OperatingSystem,
@@ -40,10 +41,10 @@ from reactor import (
     TlsStream,
     WorkerPool,
     WriteResult,
-    listen,
 )
-from tao.address import check_address, format_address, set_no_delay
-from tao.address_rates import AddressRates
+from tao.address import format_address, host_of, set_no_delay
+from tao.address_limits import AddressLimits
+from tao.backplane import Backplane, Envelope, Reach
 from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
@@ -51,10 +52,13 @@ from tao.data_source import DataSource
 from tao.errors import NotRegisteredError, TaoError, WouldBlockError
 from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
+from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
+from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
 from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
+from tao.relay import ALONE, Relay, RelayedMessage, own_net_id
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.stop_report import StopReport
 
@@ -63,13 +67,17 @@ __all__ = ["Address", "Server", "ServerConn"]
 logger: logging.Logger = logging.getLogger("tao")
 
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
-"""Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already."""
+"""Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already. A path that
+begins with a zero byte is one of Linux's abstract names."""
 
 REFUSAL_LINES = Rate(1, burst=10)
 """Lines that the log gets of refused connections; the next one says how many there were without."""
 
 STOP_MARGIN = 1.0
 """Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
+
+# Looking a member up in its class costs as much as a call before Python 3.12.
+_ACCEPTED, _ABOVE_HIGH = WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH
 
 T = TypeVar("T")
 
@@ -78,6 +86,14 @@ class ServerConn(Conn["ServerConn"]):
     """A client's connection, at the server."""
 
     __slots__ = ()
+
+    @property
+    def cluster_id(self) -> str:
+        """What `Server.unicast` takes on every server of the backplane: no other connection, of whatever
+        server, has had it. It holds no secret, and is no proof of anything."""
+        server = self._session.server
+        assert isinstance(server, Server)
+        return f"{server.member_id}-{self.net_id}"
 
 
 class Server:
@@ -109,6 +125,8 @@ class Server:
     - `heartbeat`: how often to give a sign of life, and when to give a silent peer up.
     - `close_on_error`: whether an exception in a handler costs its connection.
     - `options`: watermarks and deadlines of the connections.
+    - `backplane`: what joins this server with others, as RedisBackplane does, so that `broadcast`,
+      `unicast` and groups reach the connections of all; from the first `listen` until it has stopped.
     - `reactor`: the loop to run on, if somebody else drives it.
 
     All four callbacks run like handlers: on a worker, in their connection's order. Raises ValueError
@@ -141,6 +159,7 @@ class Server:
         executor: Executor | None = None,
         close_on_error: bool = True,
         options: ConnectionOptions | None = None,
+        backplane: Backplane | None = None,
         reactor: Reactor | None = None,
     ) -> None:
         _check_count("worker_size", worker_size, "handlers that may run at once")
@@ -161,6 +180,12 @@ class Server:
                 raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
+        plane: object = backplane
+        # A text has a `join` too, and a URL is what one might pass.
+        if plane is not None and (
+            isinstance(plane, str | bytes) or not callable(getattr(plane, "join", None))
+        ):
+            raise TypeError(f"backplane must be a Backplane, such as RedisBackplane, not {plane!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
         self._system = system
         self._registry = registry
@@ -177,14 +202,11 @@ class Server:
         self._worker_size = worker_size
         self._executor = executor
         self._max_connections = max_connections
-        self._max_per_address = max_connections_per_address
         self._waits_when_full = when_full == "wait"
         self._backlog = backlog
         self._data_source = data_source
         # The loop's thread.
-        self._per_address: Counter[str] = Counter()
-        self._connection_rates = None if connection_rate is None else AddressRates(connection_rate)
-        self._frame_rates = None if frame_rate is None else AddressRates(frame_rate)
+        self._limits = AddressLimits(max_connections_per_address, connection_rate, frame_rate)
         self._refusal_lines = TokenBucket(REFUSAL_LINES)
         self._refused_unsaid = 0  # since the last such line
         self._tls = tls  # set by any thread, for the connections that are accepted after that
@@ -201,6 +223,8 @@ class Server:
         self._pool: WorkerPool | None = None
         self._memory_limit = memory_limit
         self._budget: MemoryBudget | None = None  # likewise
+        self._backplane = backplane
+        self._relay: Relay | None = None  # likewise
         self._net_ids = itertools.count(1)
         # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
         # is one step.
@@ -223,41 +247,48 @@ class Server:
     # -- listening and serving -------------------------------------------------------------------
 
     @overload
-    def listen(self, address: tuple[str, int]) -> tuple[str, int]: ...
+    def listen(
+        self, address: tuple[str, int], **options: Unpack[ListenOptions]
+    ) -> tuple[str, int]: ...
     @overload
-    def listen(self, address: str) -> str: ...
+    def listen(self, address: str, **options: Unpack[ListenOptions]) -> str: ...
     @overload
-    def listen(self, address: socket.socket) -> SocketAddress: ...
-    def listen(self, address: Address) -> SocketAddress:
+    def listen(self, address: socket.socket, **options: Unpack[ListenOptions]) -> SocketAddress: ...
+    def listen(self, address: Address, **options: Unpack[ListenOptions]) -> SocketAddress:
         """Listen on an address; returns it as the system gives it, with the port that was chosen.
 
         For `(host, port)` that is again `(host, port)`, which a ClientConn takes; for a path, the path.
+        `options` are those of `ListenOptions`: a Unix socket's `mode`, `proxy_protocol`. An empty host, or
+        "::", is every address of this machine, IPv6 and IPv4 both. The file of a Unix socket replaces one
+        that nobody listens on, and is removed at the end; that of a socket which listened already is not.
         Accepting begins as soon as the loop runs. May be called again, for more addresses, while the
-        server runs too. Raises OSError when the address cannot be had, TaoError after `stop`.
+        server runs too. Any thread. Raises OSError when the address cannot be had, TaoError after `stop`,
+        ValueError or TypeError for an address or an option that makes no sense.
         """
+        return self._listen(address, options)
+
+    def _listen(self, address: Address, options: ListenOptions) -> SocketAddress:
         if self._stop_asked:
             raise TaoError("this server has been stopped; make a new one")
-        if not isinstance(address, socket.socket):
-            check_address(address, first_port=0)
-        sock = (
-            address
-            if isinstance(address, socket.socket)
-            else listen(address, backlog=self._backlog, system=self._system)
-        )
+        listening = open_listener(address, backlog=self._backlog, system=self._system, **options)
+        sock = listening.sock
         sock.setblocking(False)
+        set_no_delay(sock)  # what it accepts has that from it
         bound = cast(SocketAddress, sock.getsockname())
         try:
             reactor = self._ensure_reactor()
-            self._run_on_loop(reactor, partial(self._add_acceptor, reactor, sock))
+            self._run_on_loop(reactor, partial(self._add_acceptor, reactor, listening))
         except BaseException:
             if sock is not address:
-                sock.close()
+                listening.close()
             raise
         logger.info("listening on %s", format_address(bound))
         if sock is address:
             return bound
         # What was asked for in two parts is told in two, and what was a text is one.
-        return bound[:2] if isinstance(bound, tuple) else os.fsdecode(bound)
+        if isinstance(bound, tuple):
+            return host_of(bound), bound[1]
+        return os.fsdecode(bound)
 
     def _ensure_reactor(self) -> Reactor:
         if self._reactor is None:
@@ -273,14 +304,18 @@ class Server:
                 self._options.buffer_size,
                 self._snapshot,
             )
+        if self._backplane is not None and self._relay is None:
+            self._relay = Relay(self._backplane, self._reactor, self._handle_relayed)
         return self._reactor
 
-    def _add_acceptor(self, reactor: Reactor, sock: socket.socket) -> None:
-        bound = sock.getsockname()
+    def _add_acceptor(self, reactor: Reactor, listening: Listening) -> None:
+        bound = listening.sock.getsockname()
         # Where all that comes by it has arrived, unless it listens everywhere.
         local = None if isinstance(bound, tuple) and bound[0] in ("0.0.0.0", "::") else bound
-        accept = partial(self._handle_accepted, local, self._handle_gone, self._handle_open)
-        acceptor = Acceptor(reactor, sock, accept)
+        accept = partial(
+            self._handle_accepted, listening, local, self._handle_gone, self._handle_open
+        )
+        acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             acceptor.pause()
         self._acceptors.append(acceptor)
@@ -310,10 +345,10 @@ class Server:
             raise errors[0]
         return outcome[0]
 
-    def start(self, address: Address) -> None:
-        """Listen on `address`, then serve until stopped. See `serve_forever`."""
+    def start(self, address: Address, **options: Unpack[ListenOptions]) -> None:
+        """Listen on `address`, then serve until stopped. See `listen` and `serve_forever`."""
         with _signals(self._handle_signal):
-            self.listen(address)
+            self._listen(address, options)
             self.serve_forever()
 
     def serve_forever(self) -> None:
@@ -358,27 +393,31 @@ class Server:
 
     @overload
     def running(
-        self, address: tuple[str, int], *, grace: float = 5.0
+        self, address: tuple[str, int], *, grace: float = 5.0, **options: Unpack[ListenOptions]
     ) -> AbstractContextManager[tuple[str, int]]: ...
     @overload
-    def running(self, address: str, *, grace: float = 5.0) -> AbstractContextManager[str]: ...
+    def running(
+        self, address: str, *, grace: float = 5.0, **options: Unpack[ListenOptions]
+    ) -> AbstractContextManager[str]: ...
     @overload
     def running(
-        self, address: socket.socket, *, grace: float = 5.0
+        self, address: socket.socket, *, grace: float = 5.0, **options: Unpack[ListenOptions]
     ) -> AbstractContextManager[SocketAddress]: ...
     def running(
-        self, address: Address, *, grace: float = 5.0
+        self, address: Address, *, grace: float = 5.0, **options: Unpack[ListenOptions]
     ) -> AbstractContextManager[SocketAddress]:
         """Listen on `address` and serve on a thread of its own while the block runs; then stop, as
-        `stop` does, with `grace` in seconds.
+        `stop` does, with `grace` in seconds. `options` are those of `listen`.
 
         Gives the address that was bound, as `listen` does.
         """
-        return self._run_beside(address, grace)
+        return self._run_beside(address, grace, options)
 
     @contextmanager
-    def _run_beside(self, address: Address, grace: float) -> Iterator[SocketAddress]:
-        bound = self.listen(address)
+    def _run_beside(
+        self, address: Address, grace: float, options: ListenOptions
+    ) -> Iterator[SocketAddress]:
+        bound = self._listen(address, options)
         thread = self._system.thread(self.serve_forever, name="tao-server")
         thread.start()
         try:
@@ -478,6 +517,9 @@ class Server:
         pool, reactor = self._pool, self._reactor
         assert pool is not None and reactor is not None
         pool.shutdown(wait=not self._left_behind)
+        if self._relay is not None:
+            # What is left of the grace, or a little: the others are owed what was said.
+            self._relay.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
         if self._data_source is not None:
             if self._left_behind:
                 logger.error("a handler has not returned: its data source is left open")
@@ -491,6 +533,7 @@ class Server:
 
     def _handle_accepted(
         self,
+        listening: Listening,
         local: SocketAddress | None,
         on_gone: Callable[[Session[ServerConn], CloseReason], None],
         on_open: Callable[[Session[ServerConn]], None],
@@ -498,26 +541,27 @@ class Server:
         address: SocketAddress,
     ) -> None:
         """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
-        host = address[0] if isinstance(address, tuple) else ""
-        reactor, pool = self._reactor, self._pool
-        assert reactor is not None and pool is not None
-        rates = self._connection_rates
-        if rates is not None and host and not rates.take(host, reactor.pass_time):
-            self._refuse(sock, address, "connection_rate", rates.rate)
-            return
-        if len(self._sessions) >= self._max_connections:
-            self._refuse(sock, address, "max_connections", self._max_connections)
-            return
-        most = self._max_per_address
-        if most is not None and host and self._per_address[host] >= most:
-            self._refuse(sock, address, "max_connections_per_address", most)
-            return
-        set_no_delay(sock)
         reactor, pool, budget = self._reactor, self._pool, self._budget
         assert reactor is not None and pool is not None and budget is not None
+        host = _host_of_peer(address)
+        if listening.proxies is None:
+            why = self._limits.refusal(host, reactor.pass_time)
+        else:
+            # The limits are the client's, of whom nothing is known yet.
+            host = ""
+            why = None if listening.proxies.trusts(address) else "it is none of trusted_proxies"
+        if why is not None:
+            self._refuse(sock, address, why)
+            return
+        if len(self._sessions) >= self._max_connections:
+            self._refuse(sock, address, f"max_connections ({self._max_connections}) is reached")
+            return
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
+        reader = None
+        if listening.proxies is not None:
+            reader = ProxyHeaderReader(partial(self._handle_proxied, net_id))
         session: Session[ServerConn] = Session(
             conn,
             net_id,
@@ -532,33 +576,47 @@ class Server:
             server=self,
             remote_address=address,
             local_address=local,
+            preface=reader,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
             ledger=budget.ledger,
             metrics=self._metrics,
             context=self._context,
-            frame_bucket=(
-                None if self._frame_rates is None or not host else self._frame_rates.hold(host)
-            ),
+            host=host,
+            frame_bucket=self._limits.enter(host),
         )
         conn._session = session
         self._sessions[net_id] = session
-        if self._max_per_address is not None and host:
-            self._per_address[host] += 1
+        if self._relay is not None:
+            self._relay.add(net_id)
         session.connection.start(sock)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             for acceptor in self._acceptors:
                 acceptor.pause()
+
+    def _handle_proxied(self, net_id: int, header: ProxyHeader) -> None:
+        """A proxy has said for whom it connects. The loop's thread."""
+        session = self._sessions[net_id]
+        assert self._reactor is not None
+        peer = session.remote_address if header.source is None else header.source
+        host = _host_of_peer(peer)
+        why = self._limits.refusal(host, self._reactor.pass_time)
+        if why is not None:
+            self._note_refusal(peer, why)
+            session.close(CloseCause.REFUSED)
+            return
+        session.introduce(header.source, header.destination, host, self._limits.enter(host))
 
     def _handle_open(self, session: Session[ServerConn]) -> None:
         """The connection is OPEN. The loop's thread."""
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
-    def _refuse(
-        self, sock: socket.socket, address: SocketAddress, what: str, limit: int | Rate
-    ) -> None:
+    def _refuse(self, sock: socket.socket, address: SocketAddress, why: str) -> None:
+        self._note_refusal(address, why)
+        sock.close()  # counted first: who sees the end may look
+
+    def _note_refusal(self, address: SocketAddress | None, why: str) -> None:
         self._metrics.connections_refused += 1
-        sock.close()
         # A flood of connections is not to become one of lines.
         assert self._reactor is not None
         if not self._refusal_lines.take(self._reactor.pass_time):
@@ -567,8 +625,7 @@ class Server:
         peer = format_address(address)
         more = f"; {self._refused_unsaid} more before it" if self._refused_unsaid else ""
         self._refused_unsaid = 0
-        text = "refused %s: %s (%s) is reached%s"
-        logger.warning(text, peer, what, limit, more, extra={"peer": peer})
+        logger.warning("refused %s: %s%s", peer, why, more, extra={"peer": peer})
 
     def _handle_gone(self, session: Session[ServerConn], reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
@@ -577,22 +634,19 @@ class Server:
             if present:
                 self._metrics.add_traffic(session.traffic)
         if present:
-            self._make_room(session.remote_address)
+            self._make_room(session.host)
             for group in list(self._groups.values()):
                 group.leave(session.conn)
+            if self._relay is not None:
+                self._relay.remove(session.net_id)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
 
-    def _make_room(self, address: SocketAddress | None) -> None:
+    def _make_room(self, host: str) -> None:
         """A connection from there is gone."""
-        if self._frame_rates is not None and isinstance(address, tuple) and address[0]:
-            assert self._reactor is not None
-            self._frame_rates.release(address[0], self._reactor.pass_time)
-        if self._max_per_address is not None and isinstance(address, tuple):
-            self._per_address[address[0]] -= 1
-            if self._per_address[address[0]] <= 0:
-                del self._per_address[address[0]]
+        assert self._reactor is not None
+        self._limits.leave(host, self._reactor.pass_time)
         if self._waits_when_full and len(self._sessions) == self._max_connections - 1:
             for acceptor in self._acceptors:
                 acceptor.resume()
@@ -627,26 +681,78 @@ class Server:
         """All connections that there are now. Any thread."""
         return [session.conn for session in list(self._sessions.values())]
 
-    def unicast(self, net_id: int, message: Message) -> bool:
-        """Write a message to one connection. Any thread. Raises as `connection` and `write` do."""
+    def unicast(self, net_id: int | str, message: Message) -> bool:
+        """Write a message to one connection. Any thread. Raises as `connection` and `write` do.
+
+        By its `net_id`, if it is this server's; by its `cluster_id`, whichever server's it is. For another
+        server's it returns True when the message waits to be sent there, and raises WouldBlockError when
+        too much waits; that the connection is gone is told to the backplane's `on_report`.
+        """
+        if isinstance(net_id, str):
+            own = own_net_id(net_id, self.member_id)
+            if own is None:
+                if self._relay is None:
+                    raise NotRegisteredError(
+                        f"there is no connection {net_id} here; to reach other servers' pass backplane="
+                    )
+                return self._relay.unicast(net_id, message)
+            net_id = own
         return self.connection(net_id).write(message)
+
+    @property
+    def member_id(self) -> str:
+        """This server's name among those of its backplane, which none of them has had; "local" without one,
+        and before `listen`. Any thread."""
+        return ALONE if self._relay is None else self._relay.member_id
 
     def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
         """Write a message to all connections. Any thread. It is encoded once.
+
+        With a backplane it is queued for the other servers too, which does not wait and is no part of the
+        report's numbers: `others` says whether there was room.
 
         A slow receiver does not hold up the others; `when_full` says what becomes of one that has
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        return self._deliver(self._snapshot(), message, when_full)
+        report = self._deliver(self._snapshot(), message, when_full)
+        return self._pass_on(report, Reach.ALL, "", message, when_full)
 
     def _snapshot(self) -> list[Session[ServerConn]]:
         return list(self._sessions.values())
 
     def _deliver_to(
-        self, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
+        self, name: str, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
     ) -> BroadcastReport:
-        return self._deliver([conn._session for conn in conns], message, when_full)
+        report = self._deliver([conn._session for conn in conns], message, when_full)
+        return self._pass_on(report, Reach.GROUP, name, message, when_full)
+
+    def _pass_on(
+        self,
+        report: BroadcastReport,
+        reach: Reach,
+        target: str,
+        message: Message,
+        when_full: WhenFull,
+    ) -> BroadcastReport:
+        """The report of what was delivered here, with what becomes of it elsewhere."""
+        if self._relay is None:
+            return report
+        taken = self._relay.publish(reach, target, message, when_full)
+        return replace(report, others="queued" if taken else "refused")
+
+    def _handle_relayed(self, envelope: Envelope) -> BroadcastReport:
+        """Another server's message for connections here. The loop's thread."""
+        message = RelayedMessage(envelope.number, envelope.value)
+        if envelope.reach is Reach.ONE:
+            conn = self.connection(own_net_id(envelope.target, self.member_id) or 0)
+            sessions = [conn._session]
+        elif envelope.reach is Reach.GROUP:
+            group = self._groups.get(envelope.target)
+            sessions = [] if group is None else [conn._session for conn in group.members()]
+        else:
+            sessions = self._snapshot()
+        return self._deliver(sessions, message, envelope.when_full)
 
     def _deliver(
         self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
@@ -660,7 +766,7 @@ class Server:
         drop_oldest = when_full == "drop_oldest"
         thread = threading.get_ident()
         refused = closed = sent = queued = 0
-        flushes: list[Callable[[], None]] = []
+        unflushed: list[Connection] = []
         try:
             for session in sessions:
                 connection = session.connection
@@ -678,32 +784,30 @@ class Server:
                         )
                         refused += 1
                         continue
-                mine = session.handler_thread == thread
-                if mine:
+                if session.handler_thread == thread:
                     result = session.deliver_own(own, drop_oldest=drop_oldest)
                 else:
                     result = connection.write(own, drop_oldest=drop_oldest, post=False)
-                if connection.outbox_size:
-                    flushes.append(connection.flush)
-                if result is WriteResult.CLOSED:
-                    closed += 1
-                elif result is WriteResult.FULL:
-                    if when_full == "close":
-                        session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
-                        closed += 1
-                    else:
-                        refused += 1
-                else:
-                    sent += 1
-                    if not mine:
+                    if result is _ACCEPTED or result is _ABOVE_HIGH:
                         queued += len(own)
+                if connection.outbox_size:
+                    unflushed.append(connection)
+                if result is _ACCEPTED or result is _ABOVE_HIGH:
+                    sent += 1
+                elif result is WriteResult.CLOSED:
+                    closed += 1
+                elif when_full == "close":
+                    session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
+                    closed += 1
+                else:
+                    refused += 1
         finally:
             # Whatever else happens: what has been accepted is charged and sent.
             if queued and self._budget is not None:
                 self._budget.ledger.post(queued)
-            if flushes and reactor is not None and pool is not None:
-                reactor.post(partial(_call_all, flushes))
-                pool.notify()
+            if unflushed and reactor is not None and pool is not None:
+                reactor.post(partial(Connection.flush_all, unflushed))
+                pool.wake()
         return BroadcastReport(sent, refused, closed)
 
     def group(self, name: str) -> Group[ServerConn]:
@@ -711,7 +815,7 @@ class Server:
         group = self._groups.get(name)
         if group is None:
             # Of two threads that ask at once, both get the one that was put in first.
-            group = self._groups.setdefault(name, Group(name, self._deliver_to))
+            group = self._groups.setdefault(name, Group(name, partial(self._deliver_to, name)))
         return group
 
     def metrics(self) -> MetricsSnapshot:
@@ -731,6 +835,7 @@ class Server:
                 timers=0 if statistics is None else statistics.timeouts_waiting,
                 wakeups=0 if statistics is None else statistics.wakeups,
                 passes=0 if statistics is None else statistics.passes,
+                backplane=None if self._relay is None else self._relay.counters(),
             )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
@@ -762,9 +867,9 @@ class Server:
         return f"<Server {state}, {len(self._sessions)} connections>"
 
 
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
+def _host_of_peer(address: SocketAddress | None) -> str:
+    """What limits of addresses go by; nothing for a Unix socket's peer."""
+    return address[0] if isinstance(address, tuple) else ""
 
 
 def _check_count(name: str, value: int, what: str) -> None:

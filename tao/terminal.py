@@ -1,6 +1,6 @@
 """What programs that are run on a terminal share: the `tao` command, and the examples.
 
-Contents: CommandLine, count, seconds, say, typed_lines.
+Contents: CommandLine, count, seconds, printable, say, typed_lines.
 
 Owns how a wrong command line is told of, and lines in and out. Any thread may print.
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-__all__ = ["CommandLine", "count", "say", "seconds", "typed_lines"]
+__all__ = ["CommandLine", "count", "printable", "say", "seconds", "typed_lines"]
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -40,6 +40,24 @@ def seconds(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"expected a positive number of seconds, not {text!r}")
     return value
+
+
+# What moves the cursor, changes colours or titles, or turns the direction of what follows: the control
+# characters of ASCII and Latin 1, and Unicode's for text from right to left.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\t"
+}
+_CONTROLS_IN_LINES = {code: text for code, text in _CONTROLS.items() if chr(code) != "\n"}
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """What a peer has said, so that a terminal only shows it: control characters are escaped.
+
+    With `lines` it may have several lines. Any thread.
+    """
+    return text.translate(_CONTROLS_IN_LINES if lines else _CONTROLS)
 
 
 def say(text: str) -> None:

@@ -19,6 +19,7 @@ import reactor.testing
 from reactor import CloseReason, ConnectionOptions
 from reactor.testing import Faults, SimulatedSocket, SimulationError
 from tao.backoff import Backoff
+from tao.backplane import Backplane
 from tao.client import ClientConn
 from tao.codec import Codec
 from tao.data_source import DataSource
@@ -70,6 +71,7 @@ class ServerArguments(TypedDict, total=False):
     heartbeat: Heartbeat | None
     close_on_error: bool
     options: ConnectionOptions | None
+    backplane: Backplane | None
 
 
 class ClientArguments(TypedDict, total=False):

@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 
 from reactor.clock import Clock
 from reactor.loop import Reactor
-from reactor.system import AddressInfo
+from reactor.system import Accept, AddressInfo, SocketAddress
 from reactor.testing.clock import ManualClock
 from reactor.testing.faults import Faults
 from reactor.testing.network import Network, SimulatedSocket
@@ -114,6 +114,16 @@ class Simulation:
     def open_socket(self, family: socket.AddressFamily) -> SimulatedSocket:
         """One that blocks. Raises OSError, EMFILE."""
         return self.network.socket(family)
+
+    def accepting(self, listener: socket.socket) -> Accept:
+        """What accepts the connections of one of the simulation's own."""
+
+        def accept() -> tuple[socket.socket, SocketAddress]:
+            sock, address = listener.accept()
+            sock.setblocking(False)
+            return sock, address
+
+        return accept
 
     def open_spare(self) -> int | None:
         """A descriptor; None if there are none left."""

@@ -55,9 +55,11 @@ def add_option(
     convert: Callable[[str], object] = str,
     choices: Sequence[object] | None = None,
     metavar: str | None = None,
+    nargs: str | None = None,
 ) -> None:
-    """An option with a value; its help tells of its default, unless that is None, and of its variable.
+    """An option with a value, or with `nargs="?"` an argument.
 
+    Its help tells of its default, unless that is None, and of its variable.
     `convert` makes the value of the text, and raises argparse.ArgumentTypeError, or ValueError, with a
     text for people.
     """
@@ -67,6 +69,7 @@ def add_option(
         type=convert,
         choices=choices,
         metavar=metavar,
+        nargs=nargs,
         default=_FromEnvironment(variable, default, convert, choices),
         help=f"{help} ({'; '.join(notes)})".replace("%", "%%"),
     )

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from tao.cli import environment, monitor
+from tao.cli import bench, chat, environment, monitor, send
 from tao.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE, CommandError, UsageError
 from tao.errors import TaoError
 from tao.terminal import CommandLine
@@ -49,7 +49,12 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: tuple[Command, ...] = (monitor,)
+COMMANDS: tuple[Command, ...] = (
+    chat,
+    send,
+    bench,
+    monitor,
+)
 """In the order of the help."""
 
 ENDS = """\
@@ -68,28 +73,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     For the main thread. What goes wrong is told of in a line on standard error.
     """
+    try:
+        status = _main(argv)
+        if sys.stdout is not None:  # it was closed before we began
+            sys.stdout.flush()  # here, where it may still be told of
+    except BrokenPipeError:
+        _discard_output()  # whoever read it has all that he wanted
+        return DONE
+    except OSError as error:
+        _discard_output()
+        return _end("tao", str(error), FAILED)
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     try:
         arguments = parser.parse_args(argv)
     except SystemExit as end:  # it has printed why, or the help
         return end.code if isinstance(end.code, int) else USAGE
-    program = f"{parser.prog} {arguments.command.NAME}"
+    command: Command = arguments.command
+    program = f"{parser.prog} {command.NAME}"
     _show_anything()
     try:
         environment.fill_in(arguments, os.environ)
-        status = _run(arguments)
-        if sys.stdout is not None:  # it was closed before we began
-            sys.stdout.flush()  # here, where it may still be told of
+        return command.run(arguments)
     except UsageError as error:
         return _end(program, f"{error} (--help shows what there is)", USAGE)
     except BrokenPipeError:
-        _discard_output()  # whoever read it has all that he wanted
-        return DONE
+        raise  # of standard output: what the network breaks is a TaoError, or told of by the command
     except KeyboardInterrupt:
         return INTERRUPTED
     except (CommandError, TaoError, OSError, UnicodeError) as error:  # UnicodeError: a host's name
         return _end(program, str(error), FAILED)
-    return status
 
 
 def make_parser() -> CommandLine:
@@ -122,11 +138,6 @@ def version() -> str:
     except importlib.metadata.PackageNotFoundError:
         installed = "(not installed)"
     return f"tao {installed}, Python {platform.python_version()}"
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    command: Command = arguments.command
-    return command.run(arguments)
 
 
 def _show_anything() -> None:

@@ -1,6 +1,6 @@
 """What the examples share and what says nothing about the framework.
 
-Contents: command_line, run, where, serve.
+Contents: command_line, run, serve, serve_at.
 
 Owns the options that all have, and how a program ends: with one line and an exit status, never with a
 traceback for what is the user's affair. Lines in and out are `tao.terminal`'s.
@@ -15,12 +15,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tao import Server, TaoError
+from tao.address import format_address
 from tao.terminal import CommandLine, say
 
-__all__ = ["Command", "command_line", "run", "serve", "where"]
+__all__ = ["Command", "command_line", "run", "serve", "serve_at"]
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 """What a command does; returns the exit status."""
@@ -77,17 +78,16 @@ def run(
         return 1
 
 
-def where(address: Any) -> str:
-    """An address as the socket module gives it, for people."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def serve(server: Server, options: argparse.Namespace, what: str) -> int:
+    """As `serve_at`, where the command line says."""
+    return serve_at(server, (options.host, options.port), what)
+
+
+def serve_at(server: Server, address: tuple[str, int] | str, what: str) -> int:
     """Listen, say where, and serve until Ctrl-C or SIGTERM; returns the exit status."""
-    address = server.listen((options.host, options.port))
+    bound = server.listen(address)
     _stop_on_signals(server)
-    say(f"The {what} server listens on {where(address)}; Ctrl-C ends it.")
+    say(f"The {what} server listens on {format_address(bound)}; Ctrl-C ends it.")
     server.serve_forever()
     report = server.stop()
     say(f"Stopped. Connections drained: {report.drained}, cut off: {report.aborted}. Goodbye.")

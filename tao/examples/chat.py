@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import queue
+import ssl
 import sys
 import threading
 import time
@@ -27,8 +28,9 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
+from tao.address import format_address
 from tao.examples import _common
-from tao.terminal import say, typed_lines
+from tao.terminal import printable, say, typed_lines
 
 COMMANDS = {
     "server": "the room (the default)",
@@ -66,11 +68,14 @@ class ChatMessage:
 
 
 def make_server(
-    on_connect: Callable[[ServerConn], None], on_close: Callable[[ServerConn, CloseReason], None]
+    on_connect: Callable[[ServerConn], None],
+    on_close: Callable[[ServerConn, CloseReason], None],
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> Server:
     """A room in which nobody is yet. The callbacks learn who comes and goes."""
     registry = MessageRegistry()
-    server = Server(registry=registry, on_connect=on_connect, on_close=on_close)
+    server = Server(registry=registry, on_connect=on_connect, on_close=on_close, tls=tls)
 
     @registry.handler(ChatMessage)
     def pass_on(ctx: Context[ChatMessage], conn: WriteCloser) -> None:
@@ -88,7 +93,12 @@ def make_server(
 
 
 def run_server(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
+    """Serve where the command line says."""
+    return open_room((options.host, options.port))
+
+
+def open_room(address: tuple[str, int] | str, *, tls: ssl.SSLContext | None = None) -> int:
+    """Serve until Ctrl-C; returns the exit status."""
 
     def on_connect(conn: ServerConn) -> None:
         say(f"+ {conn.name} has come")
@@ -96,20 +106,33 @@ def run_server(options: argparse.Namespace) -> int:
     def on_close(conn: ServerConn, reason: CloseReason) -> None:
         say(f"- {conn.name} has left: {reason}")
 
-    return _common.serve(make_server(on_connect, on_close), options, "chat")
+    return _common.serve_at(make_server(on_connect, on_close, tls=tls), address, "chat")
 
 
 def run_client(options: argparse.Namespace) -> int:
-    """Talk and listen at the same time: each on a thread of its own."""
+    """Join the room that the command line names."""
+    return join_room((options.host, options.port), options.name)
+
+
+def join_room(
+    address: tuple[str, int] | str,
+    name: str | None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+) -> int:
+    """Talk and listen at the same time: each on a thread of its own. Returns the exit status."""
     registry = MessageRegistry()
 
     @registry.handler(ChatMessage)
     def hear(ctx: Context[ChatMessage], _conn: WriteCloser) -> None:
-        say(ctx.message.text)
+        say(printable(ctx.message.text))  # whoever speaks does not get at our terminal
 
-    prefix = f"{options.name}: " if options.name else ""
+    prefix = f"{name}: " if name else ""
     try:
-        with ClientConn((options.host, options.port), registry=registry) as client:
+        with ClientConn(
+            address, registry=registry, tls=tls, server_hostname=server_hostname
+        ) as client:
             say(f"Connected to {client.name}. Type; `bye` ends.")
             # A daemon: should the server go first, the program ends though nobody types anything.
             threading.Thread(target=talk, args=(client, prefix), daemon=True).start()
@@ -144,7 +167,7 @@ def run_demo(_options: argparse.Namespace) -> int:
     arrived = threading.Semaphore(0)
     server = make_server(lambda _conn: arrived.release(), lambda _conn, _reason: None)
     with server.running(("127.0.0.1", 0)) as address:
-        say(f"The chat server listens on {_common.where(address)}.")
+        say(f"The chat server listens on {format_address(address)}.")
         guests = {name: Guest(name, address) for name in ("Ann", "Bob", "Eve")}
         for _ in guests:
             arrived.acquire(timeout=DEMO_TIMEOUT)  # only who is in the room hears what is said

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tao import ClientConn, Context, MessageRegistry, Server, WriteCloser
+from tao.address import format_address
 from tao.examples import _common
 from tao.terminal import say, typed_lines
 
@@ -91,7 +92,7 @@ def echo_lines(address: tuple[str, int], lines: Iterable[str]) -> int:
 def run_demo(_options: argparse.Namespace) -> int:
     """Both ends in one process."""
     with make_server().running(("127.0.0.1", 0)) as address:
-        say(f"The echo server listens on {_common.where(address)}.")
+        say(f"The echo server listens on {format_address(address)}.")
         return echo_lines(address, ["Is there an echo here?", "There is.", "Grüß Gott."])
 
 

@@ -29,6 +29,7 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
+from tao.address import format_address
 from tao.examples import _common, chat
 from tao.examples.chat import ChatMessage
 from tao.terminal import say
@@ -128,7 +129,7 @@ def run_demo(_options: argparse.Namespace) -> int:
             books = DataSource(lambda: open_book(path), sqlite3.Connection.close)
             try:
                 with make_server(books).running(("127.0.0.1", 0)) as address:
-                    say(f"The guestbook server listens on {_common.where(address)}.")
+                    say(f"The guestbook server listens on {format_address(address)}.")
                     visit(name, address, entries=1 if name == "Ann" else 2)
             finally:
                 books.close_all()

@@ -30,6 +30,7 @@ from tao import (
     TaoError,
     WriteCloser,
 )
+from tao.address import format_address
 from tao.codec import Frame, Header
 from tao.examples import _common
 from tao.terminal import say
@@ -208,7 +209,7 @@ def run_server(options: argparse.Namespace) -> int:
 def run_demo(_options: argparse.Namespace) -> int:
     """The other end knows nothing of Tao: any program that can write lines will do."""
     with make_server().running(("127.0.0.1", 0)) as address:
-        say(f"The JSON lines server listens on {_common.where(address)}.")
+        say(f"The JSON lines server listens on {format_address(address)}.")
         with (
             socket.create_connection(address, timeout=DEMO_TIMEOUT) as sock,
             sock.makefile("rb") as answers,

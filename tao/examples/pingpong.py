@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tao import ClientConn, CloseCause, Context, MessageRegistry, Server, WriteCloser
+from tao.address import format_address
 from tao.examples import _common
 from tao.terminal import count, say
 
@@ -114,7 +115,7 @@ def play(address: tuple[str, int], rounds: int) -> int:
 def run_demo(options: argparse.Namespace) -> int:
     """Both ends in one process."""
     with make_server().running(("127.0.0.1", 0)) as address:
-        say(f"The ping-pong server listens on {_common.where(address)}.")
+        say(f"The ping-pong server listens on {format_address(address)}.")
         return play(address, options.count)
 
 

@@ -24,6 +24,7 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
+from tao.address import format_address
 from tao.examples import _common
 from tao.terminal import count, say, seconds
 
@@ -112,7 +113,7 @@ def listen(address: tuple[str, int], times: int | None) -> int:
 def run_demo(_options: argparse.Namespace) -> int:
     """Both ends in one process, and a quicker clock."""
     with make_server(0.2).running(("127.0.0.1", 0)) as address:
-        say(f"The timer server listens on {_common.where(address)}.")
+        say(f"The timer server listens on {format_address(address)}.")
         return listen(address, 5)
 
 

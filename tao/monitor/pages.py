@@ -43,7 +43,8 @@ JSON = "application/json; charset=utf-8"  # as Go's expvar says it
 _Number: TypeAlias = Callable[[MetricsSnapshot], float]
 
 # Name, meaning, value. For the names see https://prometheus.io/docs/practices/naming/. What is not
-# here are the histogram of handler time, and the errors, which have a label for their kind.
+# here are the histogram of handler time, the errors, which have a label for their kind, and what the link
+# to other servers counts, likewise.
 COUNTERS: tuple[tuple[str, str, _Number], ...] = (
     ("tao_connections_total", "Connections accepted.", lambda now: now.connections_total),
     ("tao_connections_refused_total", "Refused: no room.", lambda now: now.connections_refused),
@@ -189,11 +190,18 @@ class _Collector:
             "Time that handlers took, from samples where they are quick.",
             labels=["server"],
         )
+        backplane = GaugeMetricFamily(
+            "tao_backplane", "What the link to other servers counts.", labels=["server", "what"]
+        )
         for server, snapshot in self._snapshots.items():
             for kind, count in snapshot.errors.items():
                 errors.add_metric([server, kind], count)
+            for what, count in snapshot.backplane.items():
+                backplane.add_metric([server, what], count)
             times.add_metric([server], _buckets(snapshot), snapshot.handler_seconds)
         yield errors
+        if backplane.samples:
+            yield backplane
         yield times
 
 

@@ -128,4 +128,5 @@ def _totals(snapshot: MetricsSnapshot) -> dict[str, Any]:
         "wakeups": snapshot.wakeups,
         "passes": snapshot.passes,
         "errors": dict(snapshot.errors),
+        "backplane": dict(snapshot.backplane),
     }

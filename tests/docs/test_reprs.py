@@ -22,7 +22,12 @@ from tests.support import DEADLINE, LOCAL, Calls, ManualClock, Sample, as_bytes,
 Told = dict[str, tuple[object, str]]
 """By the name of the class: an instance, and a pattern for what it must say."""
 
-NEVER_MADE = {"reactor.Pause", "tao.testing.ClientArguments", "tao.testing.ServerArguments"}
+NEVER_MADE = {
+    "reactor.Pause",
+    "tao.ListenOptions",
+    "tao.testing.ClientArguments",
+    "tao.testing.ServerArguments",
+}
 """Names for constants, and types of keyword arguments: there are no instances."""
 
 LONGEST = 600
@@ -63,6 +68,7 @@ def values() -> Told:
         "reactor.OperatingSystem": (reactor.OperatingSystem(), "OperatingSystem"),
         "reactor.ReceiveBuffer": (received, "3 of 8 bytes"),
         "reactor.SendQueue": (queue, "5 bytes in 1"),
+        "reactor.SocketFile": (reactor.SocketFile("/tmp/socket"), "/tmp/socket"),
         "reactor.StateMachine": (reactor.StateMachine(reactor.ConnectionState.OPEN), "OPEN"),
         "reactor.SystemClock": (reactor.SystemClock(), "SystemClock"),
         "reactor.Timeout": (timeout, "tick 7 for .*values"),
@@ -78,18 +84,31 @@ def values() -> Told:
         "tao.AtomicInt32": (tao.AtomicInt32(5), "5"),
         "tao.AtomicInt64": (tao.AtomicInt64(6), "6"),
         "tao.Backoff": (tao.Backoff(first=0.5), "first=0.5"),
+        "tao.BackplaneReport": (
+            tao.BackplaneReport(tao.BackplaneEvent.GIVEN_UP, 3, "3 messages"),
+            "GIVEN_UP.*count=3.*'3 messages'",
+        ),
         "tao.BroadcastReport": (tao.BroadcastReport(1, 2, 3), "sent=1, refused=2, closed=3"),
         "tao.CloseReason": (closed, "FAILED"),
         "tao.ConnectionMap": (ann, " of 1"),
         "tao.ConnectionOptions": (options, "drain_timeout=1.5"),
         "tao.ContextKey": (tao.ContextKey[str]("user"), "'user'"),
         "tao.DataSource": (tao.DataSource(list), "0 resources"),
+        "tao.Envelope": (
+            tao.Envelope(tao.Reach.GROUP, "room", 7, b"x" * 1000),
+            "GROUP.*'room', number=7",
+        ),
         "tao.HeartBeatMessage": (tao.HeartBeatMessage(3), "timestamp=3"),
         "tao.Heartbeat": (tao.Heartbeat(interval=2.0), "interval=2.0"),
         "tao.LengthPrefixedCodec": (tao.LengthPrefixedCodec(2), "size=2"),
         "tao.LineCodec": (tao.LineCodec(b";"), "b';'"),
+        "tao.LocalBackplane": (tao.LocalBackplane(), "of 0 servers"),
         "tao.MessageRegistry": (registry, "7"),
         "tao.Rate": (tao.Rate(10), "10"),
+        "tao.RedisBackplane": (
+            tao.RedisBackplane("redis://localhost:6379"),
+            "redis://localhost:6379, channel main",
+        ),
         "tao.StopReport": (tao.StopReport(1, 2, True), "drained=1, aborted=2"),
         "tao.TypeLengthValueCodec": (tao.TypeLengthValueCodec(99), "max_length=99"),
         "tao.Watermark": (watermark, "low=1, high=2"),

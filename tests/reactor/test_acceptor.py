@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reactor import Acceptor, Reactor, listen
+from reactor import Acceptor, Reactor, SocketFile, listen
 from tests.reactor.support import DEADLINE, ManualClock, open_descriptors, run_passes, run_until
 from tests.support import no_descriptors_left
 
@@ -30,7 +30,9 @@ class Service:
         self.accepted: list[tuple[socket.socket, Any]] = []
         self.on_accept: Callable[[socket.socket, Any], object] = self.keep
         self.clients: list[socket.socket] = []
-        self.acceptor = Acceptor(reactor, listen(address), self._handle_accepted)
+        sock = listen(address)
+        file = SocketFile(address) if isinstance(address, str) else None
+        self.acceptor = Acceptor(reactor, sock, self._handle_accepted, file=file)
 
     def _handle_accepted(self, sock: socket.socket, address: Any) -> None:
         self.on_accept(sock, address)
@@ -362,6 +364,13 @@ def test_a_unix_path_in_use(path: str) -> None:
 
 
 @needs_unix
+def test_a_socket_s_file_that_is_not_ours_stays(reactor: Reactor, path: str) -> None:
+    """It was made for a socket that came from elsewhere, of a supervisor of ours say."""
+    Acceptor(reactor, listen(path), print).close()
+    assert os.path.exists(path)
+
+
+@needs_unix
 @pytest.mark.parametrize("bad", ["x" * 1_000, "no/such/directory/socket"])
 def test_a_bad_unix_path(path: str, bad: str) -> None:
     with pytest.raises(OSError, match="cannot listen on"):
@@ -374,3 +383,43 @@ def test_an_abstract_unix_address_has_no_file_to_tidy_up(reactor: Reactor) -> No
     service = Service(reactor, f"\0reactor-test-{os.getpid()}")
     service.acceptor.close()
     assert reactor.statistics().channels == 0
+
+
+# -- IPv6 ----------------------------------------------------------------------------------------
+
+needs_ipv6 = pytest.mark.skipif(
+    not socket.has_dualstack_ipv6(), reason="a system without sockets for both IPv4 and IPv6"
+)
+
+
+def _port_of(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["", "::"])
+def test_all_addresses_of_ipv6_are_those_of_ipv4_too(host: str) -> None:
+    with listen((host, 0)) as sock:
+        assert sock.family == socket.AF_INET6
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+        for own in ("127.0.0.1", "::1"):
+            socket.create_connection((own, _port_of(sock)), timeout=DEADLINE).close()
+
+
+@needs_ipv6
+def test_one_address_of_ipv6_is_that_alone() -> None:
+    with listen(("::1", 0)) as sock:
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", _port_of(sock)), timeout=DEADLINE)
+
+
+def test_all_addresses_of_ipv4_are_those_alone() -> None:
+    with listen(("0.0.0.0", 0)) as sock:
+        assert sock.family == socket.AF_INET
+
+
+def test_a_mode_is_no_tcp_port_s() -> None:
+    with pytest.raises(ValueError, match="for the file of a Unix socket"):
+        listen((HOST, 0), mode=0o600)

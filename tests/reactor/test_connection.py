@@ -1067,7 +1067,7 @@ def test_what_a_handler_has_written_is_not_overtaken_while_it_is_taken(
     if waits:
         end.write(waits)
     connection.own += [b"handler's ", b"own, "]
-    connection._lock = _Intruder(connection._lock, lambda: end.write(b"another's"))
+    connection.lock = _Intruder(connection.lock, lambda: end.write(b"another's"))
     take(connection)
     end.until_received(len(waits) + 24)
     assert bytes(end.received) == waits + b"handler's own, another's"

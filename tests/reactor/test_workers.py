@@ -344,7 +344,7 @@ def test_a_long_job_does_not_keep_the_loop_awake(reactor: Reactor, make_pool: Ma
             pause.wait(0.001)
 
 
-# -- notify and on_worker ------------------------------------------------------------------------
+# -- wake and on_worker ------------------------------------------------------------------------
 
 
 def test_a_thread_knows_whether_it_is_a_worker(reactor: Reactor, make_pool: MakePool) -> None:
@@ -360,7 +360,7 @@ def test_a_thread_knows_whether_it_is_a_worker(reactor: Reactor, make_pool: Make
 def test_what_a_job_posts_arrives_while_it_still_runs(
     reactor: Reactor, make_pool: MakePool
 ) -> None:
-    """`notify` may leave the loop asleep, but only for a moment after which it looks by itself."""
+    """`wake` may leave the loop asleep, but only for a moment after which it looks by itself."""
     pool = make_pool(worker_size=1)
     for moment in (0.0, 0.0005, 0.002, 0.02):
         release = threading.Event()
@@ -371,7 +371,7 @@ def test_what_a_job_posts_arrives_while_it_still_runs(
         ) -> None:
             release.wait(moment)
             reactor.post(lambda: got.append(1))
-            pool.notify()
+            pool.wake()
             release.wait(2 * DEADLINE)
 
         task = Task(work)
@@ -397,7 +397,7 @@ def test_a_worker_leaves_the_loop_asleep_only_if_it_will_look_soon() -> None:
     def work() -> None:
         go.wait(DEADLINE)
         reactor.post(lambda: None)
-        pool.notify()
+        pool.wake()
         posted.set()
         release.wait(DEADLINE)
 
@@ -421,15 +421,13 @@ def test_a_worker_leaves_the_loop_asleep_only_if_it_will_look_soon() -> None:
     assert woken or (sleep is not None and sleep < 0.1), "the post would have been slept over"
 
 
-def test_notify_from_no_worker_wakes_the_loop_at_once(
-    reactor: Reactor, make_pool: MakePool
-) -> None:
+def test_wake_from_no_worker_wakes_the_loop_at_once(reactor: Reactor, make_pool: MakePool) -> None:
     pool = make_pool()
     got: list[int] = []
 
     def post() -> None:
         reactor.post(lambda: got.append(1))
-        pool.notify()
+        pool.wake()
 
     other = threading.Thread(target=post)
     other.start()

@@ -53,23 +53,23 @@ LOST_WAKE_UPS = (
         "self._waker.wake()",
         "pass",
     ),
-    _defect("write does not wake the loop", _CONNECTION + "write", "self._notify()", "pass"),
-    _defect("close does not wake the loop", _CONNECTION + "_end", "self._notify()", "pass"),
+    _defect("write does not wake the loop", _CONNECTION + "write", "self._waker.wake()", "pass"),
+    _defect("close does not wake the loop", _CONNECTION + "_end", "self._waker.wake()", "pass"),
     _defect(
         "write thinks for ever that a flush is posted",
-        _CONNECTION + "_take_outbox",
+        _CONNECTION + "_flush",
         "self._flush_posted = False",
         "self._flush_posted = True",
     ),
     _defect(
         "a flush is forgotten between its posting and its run",
-        _CONNECTION + "flush",
-        "        if queue.size or self._paused",
-        "        self._flush_posted = True\n        if queue.size or self._paused",
+        _CONNECTION + "_flush",
+        "        if not done or",
+        "        self._flush_posted = True\n        if not done or",
     ),
     _defect(
         "a worker never wakes the loop",
-        _POOL + "notify",
+        _POOL + "wake",
         " and self._monotonic() < self.quiet_until",
         "",
     ),
@@ -127,9 +127,9 @@ LOST_WAKE_UPS = (
         "self._reactor.wake()",
         "pass",
     ),
-    _defect("a broadcast does not wake the loop", _SERVER + "_deliver", "pool.notify()", "pass"),
+    _defect("a broadcast does not wake the loop", _SERVER + "_deliver", "pool.wake()", "pass"),
     _defect(
-        "a codec that is set wakes nobody", _SESSION + "set_codec", "self._pool.notify()", "pass"
+        "a codec that is set wakes nobody", _SESSION + "set_codec", "self._pool.wake()", "pass"
     ),
 )
 
@@ -137,7 +137,7 @@ DROPPED_WRITES = (
     _defect(
         "the rest of a partial write is dropped",
         _CONNECTION + "_transmit",
-        "self._queue.append(memoryview(data)[sent:])",
+        "self._enqueue(memoryview(data)[sent:])",
         "pass",
     ),
     _defect(
@@ -179,14 +179,14 @@ DROPPED_WRITES = (
     ),
     _defect(
         "a flush forgets its rest",
-        _CONNECTION + "flush",
+        _CONNECTION + "_flush",
         "            self._after_send()",
         "            pass",
     ),
     _defect(
         "a flush overtakes the queue",
-        _CONNECTION + "flush",
-        "if queue.size and not self._send_queue()",
+        _CONNECTION + "_flush_in_steps",
+        "if self._queue.size and not self._send_queue()",
         "if False",
     ),
     _defect("a reply overtakes the queue", _CONNECTION + "send", "or self._queue.size", ""),
@@ -311,7 +311,7 @@ EARLY_ENDS = (
 
 TIMERS_LEFT = (
     _defect(
-        "timers outlive their connection", _SESSION + "_end_timers", "self.timers.end()", "pass"
+        "timers outlive their connection", _SESSION + "_end_timers", "self._timers.end()", "pass"
     ),
     _defect(
         "a heartbeat outlives its connection",
@@ -579,9 +579,9 @@ OTHERS = (
     ),
     _defect(
         "what is sent stays charged",
-        _CONNECTION + "flush",
-        "elif self._charged:",
-        "elif False:",
+        _CONNECTION + "_flush",
+        "self._ledger.moved -= charged",
+        "pass",
     ),
     _defect(
         "what a lost connection has held stays charged",
@@ -597,7 +597,7 @@ OTHERS = (
     ),
     _defect(
         "what is in flight is counted for ever",
-        _CONNECTION + "flush",
+        _CONNECTION + "_flush",
         "self._in_flight = 0",
         "pass",
     ),
@@ -629,7 +629,7 @@ OTHERS = (
     _defect(
         "a worker does not stop for a peer that does not read",
         _SESSION + "_handle_batch",
-        "self._interrupted or self._uncollected > self.connection.output_high",
+        "self._interrupted or uncollected > connection.output_high",
         "self._interrupted",
     ),
     _defect(

@@ -154,5 +154,5 @@ def test_what_is_shown_is_read_again(address: Any) -> None:
 
 
 def test_an_empty_path_is_none() -> None:
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="must not be empty"):
         check_address("", first_port=0)

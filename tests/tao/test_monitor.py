@@ -177,6 +177,7 @@ def test_vars_of_one_server(monitor: Monitor) -> None:
                 "wakeups": 7,
                 "passes": 98,
                 "errors": {"ValueError": 2, "FrameTooLargeError": 9},
+                "backplane": {},
                 "TotalConn": 12,
                 "TotalHandle": 40,
                 "TotalTime": 0.5,
@@ -339,7 +340,11 @@ def test_a_histogram_agrees_with_itself(monitor: Monitor) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(MetricsSnapshot)])
 def test_every_field_reaches_prometheus(monitor: Monitor, field: str) -> None:
-    changed: dict[str, Any] = {"errors": {"E": 1}, "handler_histogram": CHAT.handler_histogram}
+    changed: dict[str, Any] = {
+        "errors": {"E": 1},
+        "backplane": {"published": 1},
+        "handler_histogram": CHAT.handler_histogram,
+    }
     snapshots = [NOTHING, dataclasses.replace(NOTHING, **{field: changed.get(field, 1)})]
     monitor.add("chat", lambda: snapshots.pop(0))
     assert scrape(monitor) != scrape(monitor)

@@ -163,7 +163,7 @@ def test_nothing_is_kept_of_who_has_gone() -> None:
     with ManualLoop() as loop:
         server = echoing(reactor=loop.reactor, frame_rate=Rate(3))
         loop.add(server)
-        rates = server._frame_rates
+        rates = server._limits._frame_rates
         assert rates is not None
         address = server.listen(LOCAL)
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -251,6 +252,13 @@ def test_a_source_that_hangs_holds_up_its_numbers_and_no_answer(
     hangs.clear()
     gate.opened.set()
     status_when(monitor, lambda found: found["monitor"]["age"] < 0.3)
+
+
+def test_what_the_link_to_other_servers_counts_is_passed_on(monitor: Monitor) -> None:
+    counted = dataclasses.replace(NOTHING, backplane={"published": 3}, errors={"KeyError": 2})
+    monitor.add("linked", lambda: counted)
+    now = status(monitor)["servers"]["linked"]["now"]
+    assert (now["backplane"], now["errors"]) == ({"published": 3}, {"KeyError": 2})
 
 
 # -- the loop, the queue, the handlers -----------------------------------------------------------
