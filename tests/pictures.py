@@ -42,8 +42,8 @@ class Window:
 
 
 PICTURES = {
-    "monitor.png": Window(1080, 1200),
-    "monitor-dark.png": Window(1080, 1200, dark=True),
+    "monitor.png": Window(1080, 1100),
+    "monitor-dark.png": Window(1080, 1100, dark=True),
 }
 PHONE = {"monitor-phone.png": Window(390, 2400, phone=True)}
 

@@ -21,7 +21,7 @@ from tao.address import parse_address
 from tao.cli.environment import add_option
 from tao.cli.monitor_view import Lines, Screen, View, full_text, has_rich
 from tao.cli.outcome import DONE, CommandError, UsageError
-from tao.monitor.status import SORTS
+from tao.monitor.watch import SORTS
 from tao.terminal import CommandLine, count, seconds
 
 __all__ = ["HELP", "NAME", "MonitorClient", "add_arguments", "run"]
