@@ -223,13 +223,10 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, within: float = DEADLINE) -> Any:
-        """Look until it is true; returns its value."""
+    def wait_for(self, expression: str, within: float = DEADLINE) -> None:
+        """Look until some JavaScript is true."""
         end = time.monotonic() + within
-        while True:
-            value = self.evaluate(expression)
-            if value:
-                return value
+        while not self.evaluate(f"Boolean({expression})"):
             assert time.monotonic() < end, f"{expression}; the page says {self.text()!r}"
             time.sleep(0.02)
 

@@ -1,8 +1,8 @@
 """The pictures of the live monitor page: ``python -m tests.pictures [FOLDER]``.
 
 Starts a server with three kinds of handlers and a monitor, puts the benchmarks' load on it and some
-clients of its own, and has Chromium take the pictures for the README when there is a minute of it. Traffic
-stays on this machine.
+clients of its own, and has Chromium take the pictures for the README when there is nearly a minute of
+it. Traffic stays on this machine.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Window:
 
 
 PICTURES = {
-    "monitor.png": Window(1080, 1200),
-    "monitor-dark.png": Window(1080, 1200, dark=True),
+    "monitor.png": Window(1080, 1100),
+    "monitor-dark.png": Window(1080, 1100, dark=True),
 }
 PHONE = {"monitor-phone.png": Window(390, 2400, phone=True)}
 
@@ -116,7 +116,7 @@ def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"), help="default: docs")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of load; default: 60")
+    parser.add_argument("--seconds", type=float, default=55.0, help="of load; default: 55")
     parser.add_argument("--phone", action="store_true", help="one of a phone too")
     options = parser.parse_args()
     missing = lacks_browser()

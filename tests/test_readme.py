@@ -31,6 +31,7 @@ import tao.cli
 import tao.testing
 from tao.budget import default_memory_limit
 from tests.examples.support import DEADLINE, ROOT, Peer, Program, example
+from tests.pictures import PICTURES
 from tests.redis_support import RedisServer, needs_redis
 from tests.support import frame
 from tests.tao.cli.support import serving
@@ -54,6 +55,7 @@ PROGRAMS = [
     "tao/examples/readme_cluster.py",
     "tao/examples/readme_embedding.py",
     "tao/examples/readme_from_asyncio.py",
+    "tao/examples/readme_monitor.py",
     "tao/examples/readme_protocol.py",
     "tao/examples/readme_serve.py",
     "tao/examples/readme_testing.py",
@@ -249,6 +251,35 @@ def test_the_protocol_of_ones_own_is_spoken(tmp_path: Path) -> None:
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert "FrameTooLargeError" not in server.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")
+def test_the_monitored_server_can_be_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = printed("tao/examples/readme_monitor.py", tmp_path)
+    with Program([str(path), "0", "0"], cwd=tmp_path) as server:
+        address = server.address()
+        port = server.wait_for(r"watched at (\d+)")[1]
+        with Peer(address) as peer:
+            peer.send(1, b"hello")
+            assert peer.receive() == (1, b"hello")
+            assert tao.cli.main(["monitor", f"127.0.0.1:{port}", "--once"]) == 0
+            text = capsys.readouterr().out
+            assert text.startswith("echo  up ")
+            assert "OPEN" in text
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.errors == ""
+
+
+def test_the_pictures_of_the_monitor_are_there_and_small() -> None:
+    shown = re.findall(r"(?:src|srcset)=\"(docs/[^\"]+)\"", README)
+    assert shown == [f"docs/{name}" for name in reversed(PICTURES)]
+    for name in shown:
+        data = (ROOT / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) < 200_000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the server by a signal")

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from tao.cli import bench, chat, environment, send, serve
+from tao.cli import bench, chat, environment, monitor, send, serve
 from tao.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE, CommandError, UsageError
 from tao.errors import TaoError
 from tao.terminal import CommandLine
@@ -54,6 +54,7 @@ COMMANDS: tuple[Command, ...] = (
     chat,
     send,
     bench,
+    monitor,
 )
 """In the order of the help."""
 

@@ -80,6 +80,11 @@ class Sampler:
         """Seconds since it was made: what points have."""
         return time.monotonic() - self._begun
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two points."""
+        return INTERVAL
+
     def look(self) -> tuple[dict[str, Watched], float | None]:
         """What is watched, by the names of the sources, and how old its last points are, in seconds.
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 
 from tao.metrics import MetricsSnapshot
 from tao.monitor.pages import JSON, Page, text_page
-from tao.monitor.sampler import INTERVAL, TICKS, Sampler, Watched
+from tao.monitor.sampler import TICKS, Sampler, Watched
 from tao.monitor.series import COLUMNS
 from tao.monitor.watch import SORTS
 
@@ -59,7 +59,7 @@ def status_page(sampler: Sampler, text: str) -> Page:
             "time": round(sampler.time, 3),
             "unix": time.time(),
             "age": age,
-            "interval": INTERVAL,
+            "interval": sampler.interval,
             "timed_per_second": TICKS,
             "pid": os.getpid(),
             "python": platform.python_version(),
@@ -128,4 +128,5 @@ def _totals(snapshot: MetricsSnapshot) -> dict[str, Any]:
         "wakeups": snapshot.wakeups,
         "passes": snapshot.passes,
         "errors": dict(snapshot.errors),
+        "backplane": dict(snapshot.backplane),
     }

@@ -240,8 +240,8 @@ SORTS: dict[str, Callable[[WatchedServer, _Session], float]] = {
     "held": lambda _, session: -session.bytes_held,
     "idle": lambda _, session: session.connection.last_received,
     "messages": lambda _, session: -session.messages_in,
-    "newest": lambda _, session: -session.made_at,
-    "oldest": lambda _, session: session.made_at,
+    "newest": lambda _, session: -session.net_id,
+    "oldest": lambda _, session: session.net_id,
 }
 """By their names: what is least for the connection that comes first."""
 

@@ -34,6 +34,7 @@ def test_the_workloads_are_there() -> None:
         "echo-sizes",
         "idle",
         "memory",
+        "monitor-cost",
         "peers",
         "pool-compute",
         "pool-sleep",

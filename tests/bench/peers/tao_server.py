@@ -54,7 +54,7 @@ def register(registry: MessageRegistry, kind: type[Echo], work: Work | None, inl
     registry.register(kind.message_number, kind.deserialize, handler, inline=inline)
 
 
-def main() -> None:
+def main(server_class: type[Server] = Server) -> None:
     parser = peer_parser("tao_server")
     parser.add_argument("--handlers", choices=("pool", "inline"), default="pool")
     add_work_option(parser)
@@ -67,7 +67,7 @@ def main() -> None:
     for kind in (Echo, SlowEcho):
         register(registry, kind, works.get(kind.message_number), options.handlers == "inline")
     tls = None if options.tls is None else load_server_tls(options.tls)
-    server = Server(registry=registry, max_connections=MAX_CONNECTIONS, tls=tls)
+    server = server_class(registry=registry, max_connections=MAX_CONNECTIONS, tls=tls)
     address = server.listen((HOST, 0))
     announce(address[1])
     server.serve_forever()
