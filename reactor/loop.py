@@ -227,8 +227,9 @@ class Reactor:
             raise HostError(f"this reactor is driven by {self._host!r}; detach it from there first")
         self._enter()
         try:
-            while not self._stop_requested:
-                self._pass(self.timeout())
+            with self._waker.woken_by_signals():
+                while not self._stop_requested:
+                    self._pass(self.timeout())
         finally:
             self._stop_requested = False
             self._running = False

@@ -10,11 +10,13 @@ what is to be done stands in the loop's queue, the byte only says "look". Nothin
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -78,7 +80,16 @@ class Waker:
     first and try the lock after. Whichever order the two come in, one of them sees the other.
     """
 
-    __slots__ = ("__weakref__", "_armed", "_close", "_fd", "_receive", "_send", "wakeups")
+    __slots__ = (
+        "__weakref__",
+        "_armed",
+        "_close",
+        "_fd",
+        "_receive",
+        "_send",
+        "_signal_fd",
+        "wakeups",
+    )
 
     def __init__(self, pipe: Pipe | None = None, lock: Lock | None = None) -> None:
         self._armed: Lock = threading.Lock() if lock is None else lock
@@ -87,6 +98,9 @@ class Waker:
         """Bytes read so far: how often a sleep was ended. Written by the loop's thread."""
         self._send: Callable[[bytes], object]
         self._receive: Callable[[int], bytes]
+        self._signal_fd: int | None = (
+            None  # what the interpreter may write to; None: nothing of the system's
+        )
         if pipe is not None:
             self._fd, close = pipe.fileno(), pipe.close
             self._send, self._receive = pipe.send, pipe.receive
@@ -108,6 +122,7 @@ class Waker:
 
         self._send = lambda data: os.write(writer, data)
         self._receive = lambda size: os.read(reader, size)
+        self._signal_fd = writer
         return reader, close
 
     def _open_socket_pair(self) -> tuple[int, Callable[[], None]]:
@@ -120,6 +135,7 @@ class Waker:
             writer.close()
 
         self._send, self._receive = writer.send, reader.recv
+        self._signal_fd = writer.fileno()
         return reader.fileno(), close
 
     def fileno(self) -> int:
@@ -144,6 +160,28 @@ class Waker:
                 pass  # a full pipe is readable, which is all that is wanted
             except OSError:
                 pass  # closed in the meantime: there is no loop left to wake
+
+    @contextmanager
+    def woken_by_signals(self) -> Iterator[None]:
+        """While the block runs, a signal ends the loop's sleep. For the loop's thread, around its run.
+
+        A handler written in Python runs when the main thread gets to it. The system ends that thread's
+        sleep if the signal comes while it sleeps there; but not if it comes in the last moment before,
+        or is delivered to another thread: then it would wait for whatever wakes the loop next. Does
+        nothing on other threads than the main one, or where something else has asked for this already.
+        See `signal.set_wakeup_fd`.
+        """
+        ours = False
+        if self._signal_fd is not None and threading.current_thread() is threading.main_thread():
+            before = signal.set_wakeup_fd(self._signal_fd, warn_on_full_buffer=False)
+            ours = before == -1
+            if not ours:
+                signal.set_wakeup_fd(before)
+        try:
+            yield
+        finally:
+            if ours:
+                signal.set_wakeup_fd(-1)
 
     def drain(self) -> None:
         """Empty the pipe. The loop's thread, when the descriptor is readable."""

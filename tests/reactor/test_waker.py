@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
+import socket
 import sys
 import threading
 import time
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reactor import Waker
+from reactor import Reactor, Waker
 from tests.reactor.support import DEADLINE
 
 
@@ -194,3 +196,61 @@ def test_no_wake_up_is_lost() -> None:
     assert taken == posted
     assert min(taken) > 0
     assert waker.wakeups <= sum(taken) + threads
+
+
+# -- signals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system has no signal masks")
+def test_a_signal_that_another_thread_gets_wakes_the_loop() -> None:
+    """The system does not end the main thread's sleep for it; its handler is to run all the same."""
+    reactor = Reactor()
+    seen: list[int] = []
+    gone = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        seen.append(number)
+        reactor.stop()
+
+    def receive() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        time.sleep(0.1)  # if the loop does not sleep by now, the test shows nothing, and passes
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        gone.wait(DEADLINE)  # a thread that ends could be what wakes the other
+
+    def give_up() -> None:
+        reactor.call_soon_threadsafe(reactor.stop)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    watchdog = threading.Timer(DEADLINE, give_up)
+    watchdog.start()
+    try:
+        thread = threading.Thread(target=receive)
+        reactor.call_soon(thread.start)
+        started = time.monotonic()
+        reactor.run()
+        assert seen == [signal.SIGUSR1]
+        assert time.monotonic() - started < DEADLINE / 2
+    finally:
+        watchdog.cancel()
+        gone.set()
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGUSR1, before)
+        reactor.close()
+    assert signal.set_wakeup_fd(-1) == -1, "nothing is left behind"
+
+
+def test_what_somebody_else_has_asked_of_signals_stays() -> None:
+    reactor = Reactor()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        try:
+            reactor.call_soon(reactor.stop)
+            reactor.run()
+        finally:
+            assert signal.set_wakeup_fd(-1) == theirs.fileno()
+    reactor.close()
