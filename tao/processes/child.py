@@ -1,6 +1,6 @@
 """A worker as its parent sees it.
 
-Owns the process, the parent's end of its link, and its state. The parent's thread.
+Owns the process, the parent's end of its link, and its status. The parent's thread.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from reactor import READ, Reactor, Timeout
 from tao.processes.link import ADOPT, PING, SERVE, STOP, Link
 from tao.processes.order import Order
 
-__all__ = ["Child", "ChildState", "interpreter_flags"]
+__all__ = ["Child", "ChildStatus", "interpreter_flags"]
 
 
-class ChildState(enum.Enum):
+class ChildStatus(enum.Enum):
     """How far a worker is. It only goes down this list."""
 
     LOADING = "loading the application"
@@ -47,7 +47,7 @@ class Child:
         self._on_line = on_line
         self.slot: int = order.slot
         """Its place among the workers, from 0."""
-        self.state: ChildState = ChildState.LOADING
+        self.status: ChildStatus = ChildStatus.LOADING
         """Written by this class and the Supervisor alone."""
         self.ready_at: float = 0.0
         """When it began to serve: the loop's time in seconds. Of meaning once it is READY."""
@@ -95,7 +95,7 @@ class Child:
 
     def serve(self) -> None:
         """Have it accept connections."""
-        self.state = ChildState.STARTING
+        self.status = ChildStatus.STARTING
         self._link.send(SERVE)
 
     def ping(self) -> None:
@@ -112,13 +112,13 @@ class Child:
 
     def stop(self, grace: float) -> None:
         """Have it finish within `grace` seconds. Again and again; the shortest holds."""
-        if self.state in (ChildState.LOADING, ChildState.LOADED):
+        if self.status in (ChildStatus.LOADING, ChildStatus.LOADED):
             # Nobody has connected to it, and it does not listen to us yet.
             self._dismissed = True
             self._process.terminate()
         else:
             self._link.send(STOP, grace)
-        self.state = ChildState.LEAVING
+        self.status = ChildStatus.LEAVING
 
     def kill(self) -> None:
         """End it at once."""
@@ -160,7 +160,7 @@ class Child:
         return self._process.returncode == 0 or self._dismissed
 
     def _end(self) -> None:
-        self.state = ChildState.ENDED
+        self.status = ChildStatus.ENDED
         self.clear_deadline()
         self._hang_up()
 
@@ -171,7 +171,7 @@ class Child:
             self._link.close()
 
     def __repr__(self) -> str:
-        return f"<Child {self.slot}, process {self.pid}: {self.state.value}>"
+        return f"<Child {self.slot}, process {self.pid}: {self.status.value}>"
 
 
 def interpreter_flags(arguments: Sequence[str]) -> list[str]:

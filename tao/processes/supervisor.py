@@ -28,7 +28,7 @@ from typing import Any
 
 from reactor import READ, Reactor, Timeout
 from tao.backoff import Backoff
-from tao.processes.child import Child, ChildState
+from tao.processes.child import Child, ChildStatus
 from tao.processes.link import ALIVE, LOADED, READY
 from tao.processes.listeners import Listeners
 from tao.processes.order import Order
@@ -239,21 +239,21 @@ class Supervisor:
             child.slot,
             child.pid,
             self._plan.start_timeout,
-            child.state.value,
+            child.status.value,
         )
         child.kill()
 
     def _handle_line(self, child: Child, word: str) -> None:
         if word == ALIVE:
             child.answered = True
-        elif word == LOADED and child.state is ChildState.LOADING:
-            child.state = ChildState.LOADED
+        elif word == LOADED and child.status is ChildStatus.LOADING:
+            child.status = ChildStatus.LOADED
             if child not in self._candidates:
                 child.serve()  # in place of one that has fallen
-            elif all(each.state is ChildState.LOADED for each in self._candidates):
+            elif all(each.status is ChildStatus.LOADED for each in self._candidates):
                 self._take_over()
-        elif word == READY and child.state is ChildState.STARTING:
-            child.state = ChildState.READY
+        elif word == READY and child.status is ChildStatus.STARTING:
+            child.status = ChildStatus.READY
             child.ready_at = self._reactor.time()
             child.clear_deadline()
             self._handle_ready(self._slots[child.slot])
@@ -295,7 +295,7 @@ class Supervisor:
         return bool(self._candidates) or any(
             slot.previous is not None
             or slot.current is None
-            or slot.current.state is not ChildState.READY
+            or slot.current.status is not ChildStatus.READY
             for slot in self._slots
         )
 
@@ -384,7 +384,7 @@ class Supervisor:
 
     def _have_adopted(self, slot: Slot) -> None:
         for other in self._slots:
-            if other.current is not None and other.current.state is ChildState.READY:
+            if other.current is not None and other.current.status is ChildStatus.READY:
                 other.current.adopt(slot.index)
 
     def _start_again(self, slot: Slot) -> None:
@@ -453,7 +453,7 @@ class Supervisor:
         serving = [
             slot.current
             for slot in self._slots
-            if slot.current is not None and slot.current.state is ChildState.READY
+            if slot.current is not None and slot.current.status is ChildStatus.READY
         ]
         if all(child.answered for child in serving):
             self._notifier.alive()

@@ -45,7 +45,7 @@ def test_every_test_of_a_fault_stands_in_the_table() -> None:
 
 
 def test_the_commands_that_the_page_shows_are_there() -> None:
-    modules = re.findall(r"^python -m tests\.(\w+) ", PAGE, re.MULTILINE)
-    assert modules == ["simulate", "simulate", "fuzz", "soak"]
+    modules = re.findall(r"^python -m tests\.(\w+)\b", PAGE, re.MULTILINE)
+    assert modules == ["simulate", "simulate", "fuzz", "soak", "reload", "cluster"]
     for module in modules:
         assert (TESTS / module / "__main__.py").exists()

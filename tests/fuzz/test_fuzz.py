@@ -51,8 +51,10 @@ def test_the_codec_s_fuzzer_finds_a_frame_that_was_forgotten() -> None:
         )
 
     target = Target("defect", codec_inputs("type, length, value"), _always(check))
+    # It ends with the first that is found. Which that is changes with the constants in the source, which
+    # hypothesis takes into account.
     with pytest.raises(AssertionError):
-        run_round(target, examples=300, number=1, smallest=False)
+        run_round(target, examples=3000, number=1, smallest=False)
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["pooled", "inline"])
