@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVarTuple, Unpack
 
 import trio
 
@@ -18,15 +18,17 @@ from reactor.loop import Reactor
 __all__ = ["Nursery", "attach"]
 
 
+Arguments = TypeVarTuple("Arguments")
+
+
 class Nursery(Protocol):
     """What is used of a `trio.Nursery`: known where trio is not installed, too. Trio's thread."""
 
     def start_soon(
         self,
-        async_fn: Callable[[Embedding], Awaitable[object]],
-        embedding: Embedding,
+        async_fn: Callable[[Unpack[Arguments]], Awaitable[object]],
         /,
-        *,
+        *args: Unpack[Arguments],
         name: object = None,
     ) -> None:
         """Start a task."""
