@@ -355,3 +355,47 @@ def test_a_socket_of_the_service_manager_that_is_not_there_is_missed(
 ) -> None:
     assert main(["serve", APPLICATION, "--bind", "fd:web"]) == 1
     assert "there is no socket 'web' of systemd's" in capsys.readouterr().err
+
+
+def without_streams(redirection: str, path: Path) -> subprocess.Popen[str]:
+    """A service at that Unix socket, of whose standard streams a shell has made something else."""
+    command = [sys.executable, "-m", "tao", "serve", APPLICATION, "--bind", f"unix:{path}"]
+    return subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_service_that_cannot_print_is_ready_nevertheless(
+    redirection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with without_streams(redirection, tmp_path / "socket") as service:
+            try:
+                assert manager.recv(4096).startswith(b"READY=1")
+            finally:
+                service.send_signal(signal.SIGTERM)
+                _, said = service.communicate(timeout=DEADLINE)
+        assert "Traceback" not in said
+
+
+def test_a_service_without_standard_input_serves(tmp_path: Path) -> None:
+    """Its first socket would be descriptor 0, where its workers have the null device."""
+    path = tmp_path / "socket"
+    with without_streams("<&-", path) as service:
+        try:
+            assert wait_until(path.exists)
+            with Peer(str(path)) as peer:
+                peer.send_frame(ECHO, b"heard")
+                assert peer.receive_frame() == (ECHO, b"heard")
+        finally:
+            service.send_signal(signal.SIGTERM)
+            _, said = service.communicate(timeout=DEADLINE)
+        assert service.returncode == 0, said
