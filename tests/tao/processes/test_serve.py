@@ -147,6 +147,24 @@ def test_workers_without_a_parent_finish_and_end() -> None:
         service.logged("the parent process is gone")
 
 
+def test_workers_without_a_parent_end_while_they_load_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    note.write_text("hang")
+    monkeypatch.setenv(NOTE_FILE, str(note))
+    with Service("--workers", "2") as service:
+        assert wait_until(lambda: len(service.workers()) == 2)
+        workers = service.workers()
+        service.signal(signal.SIGKILL)
+        try:
+            assert gone(workers)
+        finally:
+            for pid in filter(alive, workers):
+                end_by_force(pid)
+        service.wait()
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
