@@ -19,6 +19,9 @@ from tests.tao.processes.application import ECHO, HANG, KILL, NOTE, NOTE_FILE, P
 from tests.tao.processes.service import APPLICATION, Service, alive, end_by_force, gone, who
 from tests.tls_support import Certificates, peer_context
 
+if sys.platform == "linux":  # only there can it be done to other processes
+    import resource
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes share sockets on POSIX")
 
 
@@ -86,6 +89,26 @@ def test_who_falls_is_started_again_and_others_take_his_place_meanwhile() -> Non
         for _ in range(20):
             with Peer(address) as peer:
                 assert alive(who(peer))
+        assert service.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set on Linux")
+def test_others_take_the_place_of_one_that_cannot_be_started_again() -> None:
+    assert sys.platform == "linux"
+    with Service("--workers", "2") as service:
+        address = service.address()
+        victim = min(found_by(address, 2))
+        before = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        used = len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
+        # Those that the dead worker leaves are too few for the next one.
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        end_by_force(victim)
+        service.logged("cannot start worker")
+        service.logged("has fallen: accepting in its place")
+        for _ in range(20):
+            with Peer(address) as peer:
+                assert who(peer) != victim
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)
         assert service.stop() == 0
 
 
