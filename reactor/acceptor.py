@@ -100,7 +100,9 @@ def listen(
     except OSError as error:
         sock.close()
         raise OSError(
-            error.errno, f"cannot listen on {address!r}: {_text(error)}{_way_out(error, address)}"
+            # Of a path that is too long the socket module gives a text alone.
+            error.errno or errno.EINVAL,
+            f"cannot listen on {address!r}: {_text(error)}{_way_out(error, address)}",
         ) from error
     except BaseException:
         sock.close()

@@ -110,6 +110,8 @@ class Waker:
             self._fd, close = self._open_pipe()
         # Runs once: when `close` calls it, or when a waker that nobody closed is collected.
         self._close = weakref.finalize(self, close)
+        # Not at the interpreter's end, where a loop on a daemon thread may still read from it.
+        self._close.atexit = False
 
     def _open_pipe(self) -> tuple[int, Callable[[], None]]:
         reader, writer = os.pipe()  # not inheritable, by PEP 446

@@ -195,6 +195,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("a key needs its certificate: give --tls-cert too")
     if arguments.trusted_proxies and not arguments.proxy_protocol:
         raise UsageError("--trusted-proxies has a meaning with --proxy-protocol only")
+    _fill_standard_descriptors()
     set_up_logging(arguments.log_level)
     plan = Plan(
         target=arguments.target,
@@ -222,7 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
             environment=environment,
             notifier=notifier,
             monitors={slot: sock.fileno() for slot, sock in enumerate(monitors)},
-            on_serving=lambda: say(f"listening on {where}"),
+            on_serving=lambda: _announce(f"listening on {where}"),
         )
         if arguments.pid_file is not None:
             stack.enter_context(_pid_file(Path(arguments.pid_file)))
@@ -230,6 +231,27 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor.failure is not None:
         raise CommandError(supervisor.failure)
     return status
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device in place of a standard input, output or error that was closed.
+
+    The next socket would get the number, and a worker, to which its number is told, would find its own
+    standard input there, or print into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def _announce(text: str) -> None:
+    """Print where the service is. That nobody can read it is no reason not to serve."""
+    if sys.stdout is None:  # it was closed before we began
+        return
+    try:
+        say(text)
+    except OSError as error:
+        logger.warning("cannot print %r: %s", text, error)
 
 
 def _activation(environment: dict[str, str]) -> Activation:

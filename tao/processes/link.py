@@ -56,6 +56,16 @@ class Link:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [line.decode() for line in lines]
 
+    def wait(self) -> bool:
+        """Until there is something to read, which is left there; False if that is the end.
+
+        For a socket that blocks. Any thread, before the first `read`.
+        """
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def send(self, *words: object) -> bool:
         """One line. Returns whether it was taken: not when the other end is gone, or does not read."""
         line = " ".join(map(str, words)).encode() + b"\n"

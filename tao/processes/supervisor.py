@@ -97,6 +97,12 @@ class Slot:
     retry: Timeout | None = None
     """When the next is started."""
 
+    def is_served(self) -> bool:
+        """Whether somebody accepts from its sockets whose place this is."""
+        return self.previous is not None or (
+            self.current is not None and self.current.state is ChildState.READY
+        )
+
     def cancel_retry(self) -> None:
         """Start nobody."""
         if self.retry is not None:
@@ -277,7 +283,7 @@ class Supervisor:
             self._stop(slot.previous)
             slot.previous = None
         for other in self._slots:
-            if other.current is None and other.falls > 1 and slot.current is not None:
+            if other.falls > 1 and slot.current is not None and not other.is_served():
                 slot.current.adopt(other.index)
         if self._is_settling():
             return
@@ -394,6 +400,7 @@ class Supervisor:
         except OSError as error:
             logger.error("cannot start worker %d: %s", slot.index, error)
             slot.falls += 1
+            self._have_adopted(slot)
             delay = RESTARTS.delay(slot.falls)
             slot.retry = self._reactor.call_later(delay, partial(self._start_again, slot))
 

@@ -172,6 +172,7 @@ def main() -> int:
         os.set_inheritable(number, False)  # what the application starts shall not keep them open
     set_up_logging(order.log_level)
     link = Link(socket.socket(fileno=order.control))
+    threading.Thread(target=_end_with_parent, args=(link,), name="tao-parent", daemon=True).start()
     if order.app_dir not in sys.path:
         sys.path.insert(0, order.app_dir)
     server = _load(order)
@@ -183,6 +184,17 @@ def main() -> int:
         link.close()
         return 0  # the parent is gone, or has changed its mind
     return Worker(order, server, link).run()
+
+
+def _end_with_parent(link: Link) -> None:
+    """While the application is being loaded, which may take for ever, and holds the parent's sockets open.
+
+    The thread ends with the parent's first word, which comes when it has been loaded.
+    """
+    if not link.wait():
+        logger.warning("the parent process is gone: ended before it could serve")
+        logging.shutdown()
+        os._exit(FAILED)
 
 
 def _load(order: Order) -> Server | None:

@@ -7,11 +7,13 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -196,6 +198,26 @@ def test_no_wake_up_is_lost() -> None:
     assert taken == posted
     assert min(taken) > 0
     assert waker.wakeups <= sum(taken) + threads
+
+
+def test_at_the_interpreter_s_end_it_stays_open() -> None:
+    """A loop on a daemon thread still reads from it, and would say that it cannot."""
+    program = (
+        "import atexit, os\n"
+        # Registered before the first finalizer, and so called after all of them.
+        "atexit.register(lambda: print(os.fstat(waker.fileno()).st_mode))\n"
+        "from reactor.waker import Waker\n"
+        "waker = Waker()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout
 
 
 # -- signals -------------------------------------------------------------------------------------

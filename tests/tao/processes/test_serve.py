@@ -19,6 +19,9 @@ from tests.tao.processes.application import ECHO, HANG, KILL, NOTE, NOTE_FILE, P
 from tests.tao.processes.service import APPLICATION, Service, alive, end_by_force, gone, who
 from tests.tls_support import Certificates, peer_context
 
+if sys.platform == "linux":  # only there can it be done to other processes
+    import resource
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes share sockets on POSIX")
 
 
@@ -89,6 +92,26 @@ def test_who_falls_is_started_again_and_others_take_his_place_meanwhile() -> Non
         assert service.stop() == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set on Linux")
+def test_others_take_the_place_of_one_that_cannot_be_started_again() -> None:
+    assert sys.platform == "linux"
+    with Service("--workers", "2") as service:
+        address = service.address()
+        victim = min(found_by(address, 2))
+        before = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        used = len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
+        # Those that the dead worker leaves are too few for the next one.
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        end_by_force(victim)
+        service.logged("cannot start worker")
+        service.logged("has fallen: accepting in its place")
+        for _ in range(20):
+            with Peer(address) as peer:
+                assert who(peer) != victim
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)
+        assert service.stop() == 0
+
+
 def test_a_worker_that_is_told_to_stop_finishes_and_ctrl_c_ends_them_all() -> None:
     with Service() as service:
         address = service.address()
@@ -145,6 +168,24 @@ def test_workers_without_a_parent_finish_and_end() -> None:
         assert gone(workers)
         service.wait()
         service.logged("the parent process is gone")
+
+
+def test_workers_without_a_parent_end_while_they_load_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    note.write_text("hang")
+    monkeypatch.setenv(NOTE_FILE, str(note))
+    with Service("--workers", "2") as service:
+        assert wait_until(lambda: len(service.workers()) == 2)
+        workers = service.workers()
+        service.signal(signal.SIGKILL)
+        try:
+            assert gone(workers)
+        finally:
+            for pid in filter(alive, workers):
+                end_by_force(pid)
+        service.wait()
 
 
 @pytest.mark.parametrize(
@@ -355,3 +396,47 @@ def test_a_socket_of_the_service_manager_that_is_not_there_is_missed(
 ) -> None:
     assert main(["serve", APPLICATION, "--bind", "fd:web"]) == 1
     assert "there is no socket 'web' of systemd's" in capsys.readouterr().err
+
+
+def without_streams(redirection: str, path: Path) -> subprocess.Popen[str]:
+    """A service at that Unix socket, of whose standard streams a shell has made something else."""
+    command = [sys.executable, "-m", "tao", "serve", APPLICATION, "--bind", f"unix:{path}"]
+    return subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_service_that_cannot_print_is_ready_nevertheless(
+    redirection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with without_streams(redirection, tmp_path / "socket") as service:
+            try:
+                assert manager.recv(4096).startswith(b"READY=1")
+            finally:
+                service.send_signal(signal.SIGTERM)
+                _, said = service.communicate(timeout=DEADLINE)
+        assert "Traceback" not in said
+
+
+def test_a_service_without_standard_input_serves(tmp_path: Path) -> None:
+    """Its first socket would be descriptor 0, where its workers have the null device."""
+    path = tmp_path / "socket"
+    with without_streams("<&-", path) as service:
+        try:
+            assert wait_until(path.exists)
+            with Peer(str(path)) as peer:
+                peer.send_frame(ECHO, b"heard")
+                assert peer.receive_frame() == (ECHO, b"heard")
+        finally:
+            service.send_signal(signal.SIGTERM)
+            _, said = service.communicate(timeout=DEADLINE)
+        assert service.returncode == 0, said
