@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,9 @@ logger: logging.Logger = logging.getLogger("tao")
 
 BATCH = 64
 """Envelopes that are handed over at a time, by a LocalBackplane."""
+
+# What a cluster_id may begin with. It often comes from a peer.
+_MEMBER_ID = re.compile("[0-9a-zA-Z]{1,64}")
 
 
 class Reach(enum.Enum):
@@ -337,7 +341,8 @@ class _LocalLink:
 def split_cluster_id(cluster_id: str) -> tuple[str, int]:
     """The server's id and the connection's number there. Raises ValueError for what is none."""
     member_id, _, number = cluster_id.rpartition("-")
-    if not member_id or not (number.isascii() and number.isdigit()) or len(number) > 20:
+    is_member = _MEMBER_ID.fullmatch(member_id)
+    if not is_member or not (number.isascii() and number.isdigit()) or len(number) > 20:
         raise ValueError(f"a cluster_id is what conn.cluster_id gives, not {cluster_id!r}")
     return member_id, int(number)
 

@@ -44,7 +44,8 @@ class RedisBackplane:
 
     One object serves any number of servers; each has two threads and two connections from its first
     `listen` until it has stopped. A Redis that is slow or gone holds up nobody: local delivery does not
-    wait for it, and what is for others waits in an outbox. Servers on one `channel` reach each other.
+    wait for it, and what is for others waits in an outbox. Servers on one `channel` reach each other. A
+    group whose name has more than 1024 bytes in UTF-8, or is no text, is each server's own.
 
     - `url`: `redis://user:password@host:6379/0`; `rediss://` for TLS, `unix:///path` for a socket.
     - `channel`: a name for the servers that belong together; keys in Redis begin with `tao:{channel}`.

@@ -1,6 +1,7 @@
 """One connection to Redis, as a backplane's threads use it; and what stands in its stream.
 
-Contents: RedisConnection, Command, StreamId; Arrival, encode_entry, decode_entry, parse_id.
+Contents: RedisConnection, Command, StreamId; Arrival, is_target, encode_entry, decode_entry,
+parse_id.
 
 Owns the use of redis-py: it makes connections (addresses, TLS, passwords), packs commands and parses
 replies; when to connect again is its callers' affair. One thread uses a connection, but for `interrupt`.
@@ -25,6 +26,7 @@ __all__ = [
     "StreamId",
     "decode_entry",
     "encode_entry",
+    "is_target",
     "parse_id",
 ]
 
@@ -34,7 +36,7 @@ StreamId: TypeAlias = tuple[int, int]
 """An entry's id: milliseconds of Redis's clock, and a number within them. They are in order."""
 
 MAX_TARGET = 1024
-"""Bytes in the longest name of a group."""
+"""Bytes in the longest name of a group, in UTF-8."""
 
 _FIELDS = (b"s", b"n", b"k", b"t", b"w", b"m", b"v")
 _MEMBER = re.compile(rb"[0-9a-zA-Z]{1,64}")
@@ -124,6 +126,14 @@ class Arrival:
     sequence: int
     """That server's count of what it has sent: what was sent twice has the same."""
     envelope: Envelope
+
+
+def is_target(target: str) -> bool:
+    """Whether an entry can have it: it is short enough, and text that UTF-8 can say."""
+    try:
+        return len(target.encode()) <= MAX_TARGET
+    except UnicodeEncodeError:
+        return False
 
 
 def encode_entry(sender: str, sequence: int, envelope: Envelope) -> Command:

@@ -17,7 +17,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tao.backplane import BackplaneEvent, Envelope, Reach, Reporter, split_cluster_id
-from tao.redis_connection import Command, RedisConnection, StreamId, encode_entry, parse_id
+from tao.redis_connection import (
+    Command,
+    RedisConnection,
+    StreamId,
+    encode_entry,
+    is_target,
+    parse_id,
+)
 from tao.redis_settings import RedisSettings
 
 __all__ = ["RedisPublisher"]
@@ -103,6 +110,7 @@ class RedisPublisher:
             room = (
                 not self._closing
                 and len(envelope.value) <= self._settings.message_limit
+                and is_target(envelope.target)
                 and len(self._outbox) < self._settings.outbox_entries
                 and self._bytes + size <= self._settings.outbox_bytes
             )
@@ -253,7 +261,10 @@ class RedisPublisher:
         with self._wake:
             count, self._refused = self._refused, 0
         if count:
-            detail = f"{count} messages for the other servers, for want of room, or for their size"
+            detail = (
+                f"{count} messages for the other servers, for want of room, for their size, or for a "
+                f"group's name that is none"
+            )
             self._reporter.report(BackplaneEvent.REFUSED, count, detail)
 
     def _connect(self) -> None:

@@ -9,6 +9,7 @@ back. What it delivers to is the server's. Nothing here is on the way of a messa
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import secrets
 import time
@@ -17,6 +18,7 @@ from functools import partial
 
 from reactor import Reactor
 from tao.backplane import Backplane, BackplaneLink, Envelope, Reach, split_cluster_id
+from tao.codec import check_number
 from tao.errors import NotRegisteredError, WouldBlockError
 from tao.group import BroadcastReport, WhenFull
 from tao.message import Message
@@ -86,9 +88,9 @@ class Relay:
         """Have the other servers deliver it. Returns whether it was taken. Raises ForkError in a child."""
         if os.getpid() != self._pid:
             raise self._reactor.fork_error()
-        envelope = Envelope(
-            reach, target, message.message_number, bytes(message.serialize()), when_full
-        )
+        # The plain number: that of an enumeration may be written as its name.
+        number = operator.index(check_number(message.message_number))
+        envelope = Envelope(reach, target, number, bytes(message.serialize()), when_full)
         return self._link.publish(envelope)
 
     def unicast(self, cluster_id: str, message: Message) -> bool:

@@ -21,6 +21,7 @@ from tao.address import parse_address
 from tao.cli.environment import add_option
 from tao.cli.monitor_view import Lines, Screen, View, full_text, has_rich
 from tao.cli.outcome import DONE, CommandError, UsageError
+from tao.monitor.access import check_token
 from tao.monitor.watch import SORTS
 from tao.terminal import CommandLine, count, seconds
 
@@ -96,6 +97,11 @@ def _address(text: str) -> tuple[str, int]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, and show, until Ctrl-C; or once."""
+    # Before it is sent: what a header cannot carry fails with a text that shows it.
+    try:
+        check_token(arguments.token or None)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     client = MonitorClient(arguments.address, arguments.token, arguments.timeout)
     query = {"sort": arguments.sort, "limit": str(arguments.connections)}
     if arguments.server is not None:

@@ -206,7 +206,11 @@ def test_what_is_no_backplane_is_refused(backplane: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "7", "-7", "abc-", "abc-x", "abc--", "abc-٣", "a-" + "1" * 30]
+    "name",
+    [
+        *("", "7", "-7", "abc-", "abc-x", "abc--", "abc-٣", "a-" + "1" * 30),
+        *("\ud800-1", "a b-1", "é-1", "a" * 65 + "-1", "a-b-1"),
+    ],
 )
 def test_a_text_that_is_no_cluster_id(name: str) -> None:
     with pytest.raises(ValueError, match="cluster_id"):

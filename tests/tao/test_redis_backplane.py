@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import socket
 import threading
@@ -129,6 +130,52 @@ def test_unicasts_and_groups(shared_redis: RedisServer) -> None:
         two.server.group("room").join(two.conn)
         assert one.server.group("room").broadcast(Sample(2, b"to some")).others == "queued"
         assert two.peer.receive_frame() == (2, b"to some")
+
+
+class Kind(enum.IntEnum):
+    """As programs number their messages."""
+
+    CHAT = 1
+
+
+@needs_redis
+def test_a_number_that_has_a_name_arrives_as_the_number_that_it_is(
+    shared_redis: RedisServer,
+) -> None:
+    with members(*[plane(shared_redis, "numbers")] * 2) as [one, two]:
+        assert all_linked(one, two)
+        assert one.server.broadcast(Sample(Kind.CHAT, b"all")).others == "queued"
+        assert two.peer.receive_frame() == (1, b"all")
+        assert one.server.unicast(two.conn.cluster_id, Sample(Kind.CHAT, b"one"))
+        assert two.peer.receive_frame() == (1, b"one")
+        for wrong, error in ((1 << 31, ValueError), (1.5, TypeError)):
+            with pytest.raises(error, match="message number"):
+                one.server.unicast(two.conn.cluster_id, Sample(wrong, b""))  # type: ignore[arg-type]
+        assert counter(one, "malformed") == counter(two, "malformed") == 0
+
+
+@needs_redis
+@pytest.mark.parametrize("name", ["x" * 1025, "é" * 513, "\ud800"])
+def test_a_name_that_others_do_not_take_is_refused_and_holds_up_nothing(
+    shared_redis: RedisServer, name: str
+) -> None:
+    """Names of rooms come from peers; in JSON they may have half a surrogate pair."""
+    reports = Reports()
+    channel = f"names{len(name)}"
+    with members(
+        plane(shared_redis, channel, on_report=reports.add), plane(shared_redis, channel)
+    ) as [one, two]:
+        assert all_linked(one, two)
+        one.server.group(name).join(one.conn)
+        report = one.server.group(name).broadcast(Sample(1, b"to the own"))
+        assert (report.sent, report.others) == (1, "refused")
+        assert one.peer.receive_frame() == (1, b"to the own")
+        say(one, range(5))
+        hears_all(two, range(5))
+        [refused] = reports.wait_for(BackplaneEvent.REFUSED)
+        assert (refused.count, "name" in refused.detail) == (1, True)
+        assert reports.of(BackplaneEvent.DISCONNECTED) == []
+        assert counter(two, "malformed") == counter(two, "missed") == 0
 
 
 @needs_redis

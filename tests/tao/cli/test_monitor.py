@@ -96,6 +96,18 @@ def test_the_token(
         assert main(["monitor", where(guarded), "--once"]) == 0
 
 
+@pytest.mark.parametrize("token", [TOKEN + "\n", "日本語" * 8, "short"])
+def test_a_token_that_no_monitor_has_is_not_sent_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    with monitor_on(0, token=TOKEN) as guarded:
+        monkeypatch.setenv("TAO_MONITOR_TOKEN", token)
+        assert main(["monitor", where(guarded), "--once"]) == 2
+        said = capsys.readouterr().err
+        assert "a token must be 16 or more characters of ASCII" in said
+        assert token.strip() not in said
+
+
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     host, port = unused_address()
     assert main(["monitor", f"{host}:{port}"]) == 1
