@@ -115,10 +115,19 @@ def format_address(address: object) -> str:
 
 
 def format_peer(remote: object, local: object) -> str:
-    """As `format_address` of the peer's; of one without, on a Unix socket, where it has connected to."""
+    """As `format_address` of the peer's; of one without, on a Unix socket, where it has connected to.
+
+    A peer chooses the path that its own socket has. What is not printable in it is escaped, for it could
+    begin a line of a log that says what the peer likes.
+    """
     if not remote and local and isinstance(local, str | bytes):
         return f"unix:{format_address(local)}"
-    return format_address(remote)
+    text = format_address(remote)
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def host_of(address: tuple[Any, ...]) -> str:

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 
 from reactor import ReactorError
 from tao.errors import TaoError
@@ -84,16 +85,21 @@ class Worker:
             raise
 
     def _take_signals(self) -> None:
-        """Have them come to the control thread, as bytes: the main one may sleep in its loop.
+        """Have them come to the control thread, as bytes.
 
-        A handler written in Python would run when that wakes up, and a signal that comes just before it
-        falls asleep would be noticed by chance.
+        By handlers of ours and not by `signal.set_wakeup_fd`: the loop has it for a moment when it begins,
+        and what came then would be lost. It is awake when a signal has come, and the handler runs.
         """
         self._signals_in.setblocking(False)
-        signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Not SIG_IGN, which the application's own child processes would inherit.
-            signal.signal(number, lambda _number, _frame: None)
+            # SIGHUP too, and not SIG_IGN, which the application's own child processes would inherit.
+            signal.signal(number, self._pass_on)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        try:
+            self._signals_in.send(bytes((number,)))
+        except BlockingIOError:
+            pass  # it is full of others, which have the same to say
 
     def _monitor(self) -> Monitor | None:
         if self._order.monitor is None:
@@ -135,7 +141,7 @@ class Worker:
 
     def _handle_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):  # others may be the application's
+            if number != signal.SIGHUP:  # which is the parent's affair
                 self._begin_stop(0.0 if self._stop_asked else self._order.grace)
                 self._stop_asked = True
 

@@ -215,6 +215,7 @@ def test_at_the_interpreter_s_end_it_stays_open() -> None:
         capture_output=True,
         text=True,
         timeout=DEADLINE,
+        check=True,
     )
     assert ended.stderr == ""
     assert ended.stdout

@@ -148,6 +148,19 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @needs_unix
+def test_the_path_that_a_peer_has_chosen_writes_no_lines_of_a_log(tmp_path: Path) -> None:
+    echo = Echo()
+    with (
+        echo.server.running(str(tmp_path / "server")) as address,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        peer.bind(os.fsencode(tmp_path) + b"/ann\nERROR \x1b[2J\xff")
+        peer.connect(address)
+        (conn,) = echo.opened.wait()
+        assert conn.name == f"{tmp_path}/ann\\nERROR \\x1b[2J\\udcff"
+
+
+@needs_unix
 def test_what_a_killed_server_left_behind_is_in_nobody_s_way(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)

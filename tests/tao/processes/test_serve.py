@@ -130,6 +130,13 @@ def test_a_worker_that_is_told_to_stop_finishes_and_ctrl_c_ends_them_all() -> No
         assert "Traceback" not in service.errors
 
 
+def test_a_worker_hears_a_signal_that_comes_while_its_loop_begins() -> None:
+    with Service(target="tests.tao.processes.interrupted:server") as service:
+        service.address()
+        service.logged("fell: exit status 0", times=2)
+        assert service.stop() == 0
+
+
 def test_a_reload_runs_new_code_and_a_bad_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
