@@ -87,14 +87,16 @@ class BackplaneEvent(enum.Enum):
     DISCONNECTED = "disconnected"
     """The link has broken, or cannot be had; it is tried again."""
     REFUSED = "refused"
-    """Messages were not taken, since too much waits to be sent; the senders were told as well."""
+    """Messages were not taken, since too much waits to be sent, or for what they are; the senders were told
+    as well."""
     GIVEN_UP = "given up"
     """Messages were taken and will not be sent any more. Of those that were tried when the link broke, some
     may have arrived."""
     UNREACHABLE = "unreachable"
     """Unicasts went to connections that are gone, or to a server that went without confirming them."""
     MISSED = "missed"
-    """Messages of other servers have not arrived here, and will not."""
+    """Messages of other servers have not arrived here, and will not. Where the stream was trimmed before
+    it was read, the number is that of all entries, this server's own among them."""
     RESET = "reset"
     """What carries the messages has begun anew, or gone back in time; what it had is lost."""
     MALFORMED = "malformed"

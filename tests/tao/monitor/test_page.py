@@ -198,6 +198,21 @@ def test_what_comes_from_peers_is_text(
             assert tab.evaluate("document.title") == f"{evil} · tao monitor"
 
 
+@pytest.mark.parametrize("name", ["constructor", "__proto__"])
+def test_a_name_that_javascript_has_for_something_else_is_one_like_others(
+    browser: Browser, name: str
+) -> None:
+    server = make_server()
+    with server.running(LOCAL) as address, chatter(address), monitor_on(0) as monitor:
+        monitor.add("other", lambda: NOTHING)
+        monitor.add(name, server.metrics)
+        with shown(browser, monitor) as tab:
+            tab.wait_for("document.querySelectorAll('#servers button').length === 2")
+            tab.evaluate("document.querySelectorAll('#servers button')[1].click()")
+            tab.wait_for("document.querySelectorAll('#connections tbody tr').length === 1")
+            assert tab.evaluate("document.title") == f"{name} · tao monitor"
+
+
 def test_a_restart_is_survived(browser: Browser) -> None:
     server = make_server()
     with server.running(LOCAL), ExitStack() as stack:
