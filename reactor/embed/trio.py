@@ -28,7 +28,7 @@ class Nursery(Protocol):
         self,
         async_fn: Callable[[Unpack[Arguments]], Awaitable[object]],
         /,
-        *args: Unpack[Arguments],
+        *args: *Arguments,
         name: object = None,
     ) -> None:
         """Start a task."""

@@ -100,7 +100,7 @@ class Slot:
     def is_served(self) -> bool:
         """Whether somebody accepts from its sockets whose place this is."""
         return self.previous is not None or (
-            self.current is not None and self.current.state is ChildState.READY
+            self.current is not None and self.current.status is ChildStatus.READY
         )
 
     def cancel_retry(self) -> None:
