@@ -46,6 +46,6 @@ def test_every_test_of_a_fault_stands_in_the_table() -> None:
 
 def test_the_commands_that_the_page_shows_are_there() -> None:
     modules = re.findall(r"^python -m tests\.(\w+) ", PAGE, re.MULTILINE)
-    assert modules == ["simulate", "simulate", "fuzz", "soak"]
+    assert modules == ["simulate", "simulate", "fuzz", "soak", "reload"]
     for module in modules:
         assert (TESTS / module / "__main__.py").exists()
