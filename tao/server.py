@@ -489,8 +489,12 @@ class Server:
             self._stopping = True
             for acceptor in self._acceptors:
                 acceptor.close()
-            for session in list(self._sessions.values()):
-                session.close(CloseCause.STOPPED)
+            if grace:
+                # What this pass has accepted is read by the next one: the message that a client sends as
+                # soon as it is connected has come, too.
+                reactor.call_soon(self._close_sessions)
+            else:
+                self._close_sessions()
         ends = reactor.time() + grace
         if self._grace is None or ends < self._grace_ends:
             if self._grace is not None:
@@ -498,6 +502,10 @@ class Server:
             self._grace_ends = ends
             self._grace = reactor.call_at(ends, self._handle_grace_over)
         self._check_stopped()
+
+    def _close_sessions(self) -> None:
+        for session in list(self._sessions.values()):
+            session.close(CloseCause.STOPPED)
 
     def _handle_grace_over(self) -> None:
         assert self._reactor is not None

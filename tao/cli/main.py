@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     For the main thread. What goes wrong is told of in a line on standard error.
     """
+    _open_standard_streams()
     try:
         status = _main(argv)
-        if sys.stdout is not None:  # it was closed before we began
-            sys.stdout.flush()  # here, where it may still be told of
+        sys.stdout.flush()  # here, where it may still be told of
     except BrokenPipeError:
         _discard_output()  # whoever read it has all that he wanted
         return DONE
@@ -139,6 +139,20 @@ def version() -> str:
     except importlib.metadata.PackageNotFoundError:
         installed = "(not installed)"
     return f"tao {installed}, Python {platform.python_version()}"
+
+
+def _open_standard_streams() -> None:
+    """Those that were closed before we began lead to the null device.
+
+    The next socket would get the number of such a one, and a child process, which is told the number,
+    would find its own standard input there, or print into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _show_anything() -> None:

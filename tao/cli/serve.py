@@ -195,7 +195,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("a key needs its certificate: give --tls-cert too")
     if arguments.trusted_proxies and not arguments.proxy_protocol:
         raise UsageError("--trusted-proxies has a meaning with --proxy-protocol only")
-    _fill_standard_descriptors()
     set_up_logging(arguments.log_level)
     plan = Plan(
         target=arguments.target,
@@ -233,21 +232,8 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _fill_standard_descriptors() -> None:
-    """Open the null device in place of a standard input, output or error that was closed.
-
-    The next socket would get the number, and a worker, to which its number is told, would find its own
-    standard input there, or print into it.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-
-
 def _announce(text: str) -> None:
     """Print where the service is. That nobody can read it is no reason not to serve."""
-    if sys.stdout is None:  # it was closed before we began
-        return
     try:
         say(text)
     except OSError as error:

@@ -488,3 +488,20 @@ def test_on_the_thread_that_runs_the_loop_pass_by_pass_it_does_not_wait_for_itse
     reactor.close()
     assert not can_connect(address)
     assert took < 4.0
+
+
+def test_the_message_of_a_connection_that_was_just_accepted_is_answered() -> None:
+    """A stop may come in the pass that accepts it, before anything has been read."""
+    reactor = Reactor()
+    server = Server(registry=echo_registry(), reactor=reactor)
+    address = server.listen(LOCAL)
+    reactor.run_once(0)  # from here on `stop` knows whose thread this is
+    with Peer(address) as peer:
+        peer.send_frame(1, b"x")  # it waits with its connection in the backlog
+        peer.finish_sending()
+        server.stop(DEADLINE)  # which begins in the pass that accepts
+        ends = time.monotonic() + DEADLINE
+        while not server.stop(DEADLINE).finished and time.monotonic() < ends:
+            reactor.run_once(0.05)
+        assert peer.receive_to_end() == frame(1, b"x")
+    reactor.close()

@@ -260,3 +260,26 @@ def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str])
         text = capsys.readouterr().out
         assert f"\n  tao {command.NAME} " in text
         assert "130  ended by Ctrl-C" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors as a shell does")
+@pytest.mark.parametrize(
+    ("arguments", "redirection"),
+    [
+        (["send", "127.0.0.1:1", "-"], "<&-"),
+        (["bench", "127.0.0.1:1", "--messages", "1"], ">&-"),
+        (["send", "127.0.0.1:1", "-"], "<&- >&-"),
+    ],
+)
+def test_without_a_standard_stream_it_ends_as_ever(arguments: list[str], redirection: str) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "tao", *arguments],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 1  # nobody listens at that port
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") <= 1

@@ -439,7 +439,8 @@ def test_a_service_without_standard_input_serves(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with without_streams("<&-", path) as service:
         try:
-            assert wait_until(path.exists)
+            assert service.stdout is not None
+            assert service.stdout.readline() == f"listening on {path}\n"
             with Peer(str(path)) as peer:
                 peer.send_frame(ECHO, b"heard")
                 assert peer.receive_frame() == (ECHO, b"heard")
