@@ -179,6 +179,26 @@ def test_a_name_that_others_do_not_take_is_refused_and_holds_up_nothing(
 
 
 @needs_redis
+@pytest.mark.parametrize("query", ["socket_timeout=0.05", "protocol=3", "encoding=latin-1"])
+def test_what_the_links_rely_on_is_not_the_urls_to_change(
+    shared_redis: RedisServer, query: str
+) -> None:
+    """An URL is often one that others use too."""
+    reports = Reports()
+    planes = [
+        RedisBackplane(f"{shared_redis.url}?{query}", channel=query, on_report=reports.add)
+        for _ in range(2)
+    ]
+    with members(*planes) as [one, two]:
+        assert all_linked(one, two)
+        # So long that a reader has waited for news in vain meanwhile.
+        assert not wait_until(lambda: reports.of(BackplaneEvent.DISCONNECTED), 0.5)
+        two.server.group("Zoë").join(two.conn)
+        assert one.server.group("Zoë").broadcast(Sample(1, b"in")).others == "queued"
+        assert two.peer.receive_frame() == (1, b"in")
+
+
+@needs_redis
 def test_a_message_of_each_kind_stays_in_the_senders_order(shared_redis: RedisServer) -> None:
     with members(*[plane(shared_redis, "kinds")] * 2) as [one, two]:
         assert all_linked(one, two)
