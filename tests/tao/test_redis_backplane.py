@@ -16,7 +16,7 @@ import pytest
 
 import tao.redis_publisher
 import tao.redis_reader
-from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError
+from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError, WouldBlockError
 from tests.redis_support import RedisServer, Reports, needs_redis
 from tests.support import DEADLINE, LOCAL, Sample, wait_until
 from tests.tao.members import Member, hears_all, members, say
@@ -130,6 +130,14 @@ def test_unicasts_and_groups(shared_redis: RedisServer) -> None:
         two.server.group("room").join(two.conn)
         assert one.server.group("room").broadcast(Sample(2, b"to some")).others == "queued"
         assert two.peer.receive_frame() == (2, b"to some")
+
+
+@needs_redis
+def test_a_unicast_that_is_too_large_is_not_told_to_wait(shared_redis: RedisServer) -> None:
+    with members(*[plane(shared_redis, "large", message_limit=100)] * 2) as [one, two]:
+        with pytest.raises(WouldBlockError, match="larger than the backplane takes"):
+            one.server.unicast(two.conn.cluster_id, Sample(1, b"x" * 101))
+        assert one.server.unicast(two.conn.cluster_id, Sample(1, b"x" * 100))
 
 
 class Kind(enum.IntEnum):
