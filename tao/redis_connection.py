@@ -10,9 +10,9 @@ replies; when to connect again is its callers' affair. One thread uses a connect
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from tao.backplane import Envelope, Reach, split_cluster_id
 from tao.codec import INT32_MAX, INT32_MIN
@@ -57,14 +57,14 @@ class _Wire(Protocol):
 class RedisConnection:
     """Connects when it is first used, and again after `close`. Nothing is tried twice here.
 
-    `timeout` is in seconds, for connecting and for each reply. Raises TaoError without redis-py, and
-    ValueError for a URL that makes no sense; later what redis-py raises.
+    `timeout` is in seconds, for connecting and for each reply, whatever the URL says of that. Raises
+    TaoError without redis-py, and ValueError for a URL that makes no sense; later what redis-py raises.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         try:
             from redis.backoff import NoBackoff
-            from redis.connection import ConnectionPool
+            from redis.connection import ConnectionPool, parse_url
             from redis.exceptions import ResponseError
             from redis.retry import Retry
         except ImportError as error:
@@ -73,12 +73,16 @@ class RedisConnection:
             ) from error
         options: dict[str, object] = {
             "protocol": 2,  # replies of one shape
+            "encoding": "utf-8",  # of names
+            "encoding_errors": "strict",
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": timeout,
         }
         if not url.startswith("unix:"):
             options |= {"socket_connect_timeout": timeout, "socket_keepalive": True}
-        pool = ConnectionPool.from_url(url, **options)
+        parse: Callable[[str], Mapping[str, Any]] = parse_url  # which has no types
+        # Not by `from_url`: there, what the URL says goes before.
+        pool = ConnectionPool(**{**parse(url), **options})
         self._error: type[Exception] = ResponseError
         self._connection = cast(_Wire, pool.make_connection())
         self._interrupted = False

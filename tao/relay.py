@@ -97,8 +97,8 @@ class Relay:
         """To a connection of another server's. Raises WouldBlockError when there is no room."""
         if not self.publish(Reach.ONE, cluster_id, message):
             raise WouldBlockError(
-                f"too much waits for the other servers, or this one is stopping: nothing was queued "
-                f"for {cluster_id}; wait, or give it up"
+                f"too much waits for the other servers, this one is stopping, or the message is larger "
+                f"than the backplane takes: nothing was queued for {cluster_id}; wait, or give it up"
             )
         return True
 

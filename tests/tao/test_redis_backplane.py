@@ -16,7 +16,7 @@ import pytest
 
 import tao.redis_publisher
 import tao.redis_reader
-from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError
+from tao import Backoff, BackplaneEvent, RedisBackplane, TaoError, WouldBlockError
 from tests.redis_support import RedisServer, Reports, needs_redis
 from tests.support import DEADLINE, LOCAL, Sample, wait_until
 from tests.tao.members import Member, hears_all, members, say
@@ -132,6 +132,14 @@ def test_unicasts_and_groups(shared_redis: RedisServer) -> None:
         assert two.peer.receive_frame() == (2, b"to some")
 
 
+@needs_redis
+def test_a_unicast_that_is_too_large_is_not_told_to_wait(shared_redis: RedisServer) -> None:
+    with members(*[plane(shared_redis, "large", message_limit=100)] * 2) as [one, two]:
+        with pytest.raises(WouldBlockError, match="larger than the backplane takes"):
+            one.server.unicast(two.conn.cluster_id, Sample(1, b"x" * 101))
+        assert one.server.unicast(two.conn.cluster_id, Sample(1, b"x" * 100))
+
+
 class Kind(enum.IntEnum):
     """As programs number their messages."""
 
@@ -176,6 +184,26 @@ def test_a_name_that_others_do_not_take_is_refused_and_holds_up_nothing(
         assert (refused.count, "name" in refused.detail) == (1, True)
         assert reports.of(BackplaneEvent.DISCONNECTED) == []
         assert counter(two, "malformed") == counter(two, "missed") == 0
+
+
+@needs_redis
+@pytest.mark.parametrize("query", ["socket_timeout=0.05", "protocol=3", "encoding=latin-1"])
+def test_what_the_links_rely_on_is_not_the_urls_to_change(
+    shared_redis: RedisServer, query: str
+) -> None:
+    """An URL is often one that others use too."""
+    reports = Reports()
+    planes = [
+        RedisBackplane(f"{shared_redis.url}?{query}", channel=query, on_report=reports.add)
+        for _ in range(2)
+    ]
+    with members(*planes) as [one, two]:
+        assert all_linked(one, two)
+        # So long that a reader has waited for news in vain meanwhile.
+        assert not wait_until(lambda: reports.of(BackplaneEvent.DISCONNECTED), 0.5)
+        two.server.group("Zoë").join(two.conn)
+        assert one.server.group("Zoë").broadcast(Sample(1, b"in")).others == "queued"
+        assert two.peer.receive_frame() == (1, b"in")
 
 
 @needs_redis
