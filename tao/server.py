@@ -50,7 +50,7 @@ from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
 from tao.data_source import DataSource
 from tao.errors import NotRegisteredError, TaoError, WouldBlockError
-from tao.group import BroadcastReport, Group, WhenFull
+from tao.group import BroadcastReport, Group, Groups, WhenFull
 from tao.heartbeat import Heartbeat
 from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
@@ -218,7 +218,7 @@ class Server:
         self._counting = system.lock()
         self._made_at = time.monotonic()
         self._context = contextvars.copy_context()  # what every connection's handlers begin with
-        self._groups: dict[str, Group[ServerConn]] = {}  # any thread; put in once, never taken out
+        self._groups: Groups[ServerConn] = Groups()
         self._given_reactor = reactor
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
@@ -663,8 +663,7 @@ class Server:
                 self._metrics.add_traffic(session.traffic)
         if present:
             self._make_room(session.host)
-            for group in list(self._groups.values()):
-                group.leave(session.conn)
+            self._groups.leave_all(session.net_id)
             if self._relay is not None:
                 self._relay.remove(session.net_id)
         if reason.cause is CloseCause.STOPPED and reason.clean:
@@ -777,7 +776,7 @@ class Server:
             conn = self.connection(own_net_id(envelope.target, self.member_id) or 0)
             sessions = [conn._session]
         elif envelope.reach is Reach.GROUP:
-            group = self._groups.get(envelope.target)
+            group = self._groups.find(envelope.target)
             sessions = [] if group is None else [conn._session for conn in group.members()]
         else:
             sessions = self._snapshot()
@@ -840,12 +839,11 @@ class Server:
         return BroadcastReport(sent, refused, closed)
 
     def group(self, name: str) -> Group[ServerConn]:
-        """The group of that name, made when it is first asked for. Any thread."""
-        group = self._groups.get(name)
-        if group is None:
-            # Of two threads that ask at once, both get the one that was put in first.
-            group = self._groups.setdefault(name, Group(name, partial(self._deliver_to, name)))
-        return group
+        """The group of that name, made when it is first asked for. Any thread.
+
+        It is the same one as long as it has members, or somebody holds it.
+        """
+        return self._groups.get(name, self._deliver_to)
 
     def metrics(self) -> MetricsSnapshot:
         """The server's numbers at this moment. Any thread; O(connections)."""

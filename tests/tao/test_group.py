@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,6 +46,25 @@ def test_many_threads_that_ask_at_once_get_the_same() -> None:
         first, *others = executor.map(ask, range(8))
     for other in others:
         assert all(one is another for one, another in zip(first, other, strict=True))
+
+
+def test_a_group_that_nobody_is_in_or_holds_is_forgotten() -> None:
+    with crowd() as these:
+        _, conn = these.join()
+        groups = these.server._groups
+        for index in range(100):
+            these.server.group(f"room {index}").join(conn)
+        gc.collect()
+        assert len(groups) == 100
+        these.server.group("room 0").leave(conn)
+        held = these.server.group("room 1")
+        gc.collect()
+        assert len(groups) == 99
+        conn.abort()
+        assert wait_until(lambda: len(held) == 0)
+        gc.collect()
+        assert len(groups) == 1
+        assert these.server.group("room 1") is held
 
 
 def test_join_leave_members_len_and_in() -> None:
