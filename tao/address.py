@@ -80,7 +80,9 @@ def check_address(address: object, *, first_port: int) -> None:
             raise ValueError(f"the path of a Unix socket must not be empty, as {address!r} is")
         if "\0" in address[1:] and address[0] != "\0":
             # The system would take it up to there, and nobody look for it under that name.
-            raise ValueError(f"the path of a Unix socket has no zero byte, as {address!r} does")
+            raise ValueError(
+                f"the path of a Unix socket must have no zero byte, as {address!r} does"
+            )
         return
     if not (
         isinstance(address, tuple)

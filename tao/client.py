@@ -242,7 +242,14 @@ class ClientConn(Conn["ClientConn"]):
 
     def _handle_connected(self, sock: socket.socket) -> None:
         set_no_delay(sock)
-        self._session.connection.start(sock)
+        session = self._session
+        try:
+            # Before the state says OPEN: who has waited for that asks for them.
+            session.remote_address = sock.getpeername()
+            session.local_address = sock.getsockname()
+        except OSError:
+            pass  # it has been reset already, as the first read will say
+        session.connection.start(sock)
 
     def _handle_failed(self, error: OSError) -> None:
         extra = {"net_id": self.net_id, "peer": self.name}

@@ -159,6 +159,6 @@ def test_an_empty_path_is_none() -> None:
 
 
 def test_a_path_with_a_zero_byte_in_it_is_none() -> None:
-    with pytest.raises(ValueError, match="no zero byte"):
+    with pytest.raises(ValueError, match="must have no zero byte"):
         check_address("/run/chat\0/x", first_port=0)
     check_address("\0name\0of\0parts", first_port=0)
