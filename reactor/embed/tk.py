@@ -6,6 +6,8 @@ not block.
 
 from __future__ import annotations
 
+import _tkinter
+import threading
 import tkinter
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -14,6 +16,10 @@ from reactor.embed.embedding import BUDGET, Embedding
 from reactor.loop import Reactor
 
 __all__ = ["Widget", "attach"]
+
+
+_DO_WHAT_IS_ASKED = _tkinter.DONT_WAIT | _tkinter.FILE_EVENTS
+"""Flags of Tcl_DoOneEvent(3): what other threads ask for is done with any; timers and windows wait."""
 
 
 class Widget(Protocol):
@@ -47,6 +53,9 @@ class _Host:
         self._timer: str | None = None
         self._command = ""  # Tcl's name for `_handle_ready`
         self._over = False
+        self._posting = (
+            threading.Lock()
+        )  # held by the thread that waits, while Tk's is to do something
 
     def begin(self, on_ready: Callable[[], None], on_time: Callable[[], None]) -> None:
         self._on_ready, self._on_time = on_ready, on_time
@@ -86,17 +95,22 @@ class _Host:
             self._timer = None
 
     def post(self) -> None:
-        while not self._over:
-            try:
-                # Tk has its own thread do this, and waits for it. An event would be lost where there is
-                # no window yet; the command may be gone when its turn comes.
-                self._root.tk.call("after", 0, f"catch {self._command}")
-                return
-            except RuntimeError:
-                pass  # the main loop does not run; Tk has waited a second for it
+        with self._posting:
+            while not self._over:
+                try:
+                    # Tk has its own thread do this, and waits for it. An event would be lost where there
+                    # is no window yet; the command may be gone when its turn comes.
+                    self._root.tk.call("after", 0, f"catch {self._command}")
+                    return
+                except RuntimeError:
+                    pass  # the main loop does not run; Tk has waited a second for it
 
     def end(self) -> None:
         self._over = True
+        # Who is in there waits for this thread, and if Tk's loop ends now, for ever.
+        while not self._posting.acquire(timeout=0.001):
+            self._root.tk.dooneevent(_DO_WHAT_IS_ASKED)
+        self._posting.release()
         try:
             self._cancel_timer()
             self._root.deletecommand(self._command)
