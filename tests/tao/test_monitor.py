@@ -34,28 +34,9 @@ from tao.monitor import Monitor, monitor_on
 from tao.registry import MessageRegistry
 from tao.server import Server
 from tests.support import DEADLINE, LOCAL, Peer, Sample, as_bytes, wait_until
+from tests.tao.monitor.support import NOTHING
 
 PATHS = ["/", "/status", "/debug/vars", "/metrics"]
-
-NOTHING = MetricsSnapshot(
-    uptime=0.0,
-    connections_total=0,
-    connections_open=0,
-    bytes_held=0,
-    connections_refused=0,
-    messages_in=0,
-    bytes_in=0,
-    bytes_out=0,
-    handled=0,
-    handler_seconds=0.0,
-    handler_histogram=(0,) * (len(BUCKET_BOUNDS) + 1),
-    queue_depth=0,
-    loop_lag=0.0,
-    timers=0,
-    wakeups=0,
-    passes=0,
-    errors={},
-)
 
 # Every number is another one, so that none can be taken for the other.
 CHAT = MetricsSnapshot(
