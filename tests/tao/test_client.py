@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reactor import Reactor
+from reactor import Connection, Reactor
 from tao import (
     ClientConn,
     CloseCause,
@@ -598,3 +598,24 @@ def test_a_client_on_a_loop_that_is_run_pass_by_pass(listener: socket.socket) ->
     assert reason is not None
     assert reason.cause is CloseCause.PEER_CLOSED
     reactor.close()
+
+
+def test_its_addresses_are_there_before_it_is_open(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has waited for the connection, on whatever thread, may ask for them at once."""
+    found: list[object] = []
+    opens = Connection.start
+
+    def start(connection: Connection, sock: socket.socket) -> None:
+        found.append((client.remote_address, client.local_address))
+        opens(connection, sock)
+
+    monkeypatch.setattr(Connection, "start", start)
+    client = ClientConn(listener.getsockname(), registry=MessageRegistry())
+    client.start()
+    with Peer.accept(listener) as peer:
+        assert client.wait_connected(DEADLINE)
+        assert found == [(listener.getsockname(), peer.sock.getpeername())]
+        client.abort()
+    assert client.wait_closed(DEADLINE) is not None

@@ -534,3 +534,14 @@ def test_a_loop_that_is_run_pass_by_pass() -> None:
 
     assert wait_until(stopped)
     reactor.close()
+
+
+def test_what_is_accepted_sends_at_once() -> None:
+    """Nagle's algorithm is off, by way of the listening socket."""
+    server = Server(registry=echo_registry())
+    with server.running(LOCAL) as address, Peer(address):
+        assert wait_until(lambda: server.connection_count == 1)
+        [conn] = server.connections()
+        sock = conn._session.connection._socket
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
