@@ -105,6 +105,7 @@ def test_what_was_typed_before_the_end_arrives() -> None:
 def test_client_ends_by_itself_when_the_server_does() -> None:
     with example("chat", "server", "--port", "0") as server, client(server.address()) as ann:
         server.wait_for("has come")
+        ann.wait_for("Connected")  # the server may have seen the connection before this end has
         server.signal(signal.SIGTERM)
         # Nobody types anything, and its input stays open.
         assert ann.wait() == 0
