@@ -1,6 +1,6 @@
 """One TCP connection: a socket, its state, and the bytes on their way out.
 
-Contents: WriteResult, Pause, ConnectionOptions, ConnectionHandler, Connection.
+Contents: WriteResult, Pause, ConnectionOptions, ConnectionHandler, Connection, Intake.
 
 Owns the socket from `start` on, and closes it. Moves bytes and states; what the bytes mean is its
 handler's affair. It runs on the loop's thread, but for `write`, `close` and `abort`, which any thread
@@ -42,6 +42,12 @@ logger: logging.Logger = logging.getLogger("reactor")
 TAKE_SIZE = 262_144
 """Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
 can still make room for younger frames."""
+
+GATHERED_SIZE = 4096
+"""Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
+
+GATHERED_READS = 64
+"""So many such are handled together."""
 
 LINGER_READS = 16
 """Reads in one pass that only throw away what a closing connection's peer still sends."""
@@ -135,8 +141,8 @@ class ConnectionHandler(Protocol):
     def handle_open(self) -> None:
         """The state is OPEN. Reading begins when this returns."""
 
-    def handle_data(self, data: bytes) -> None:
-        """Bytes came."""
+    def handle_data(self, data: bytes) -> bytes | None:
+        """Bytes came. What is returned is sent, behind all that was written before this returned."""
 
     def handle_draining(self) -> None:
         """The state is DRAINING, or LINGERING already, if nothing was left to be sent. Call
@@ -176,6 +182,7 @@ class Connection:
         "_flush_posted",
         "_handler",
         "_in_flight",
+        "_intake",
         "_ledger",
         "_machine",
         "_options",
@@ -219,6 +226,7 @@ class Connection:
     ) -> None:
         self._reactor = reactor
         self._ledger = Ledger(reactor) if ledger is None else ledger
+        self._intake = reactor.shared(Intake)
         self._preface = preface  # the loop's thread; None as well when it has come
         self._tls = tls  # the loop's thread
         # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
@@ -454,7 +462,7 @@ class Connection:
             self._handler.handle_open()
             self._update_interest()
             if data and self._machine.state is _OPEN:
-                self._handler.handle_data(data)
+                self._hand_up(data)
         else:
             self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
             self._update_interest()
@@ -544,7 +552,7 @@ class Connection:
         if answer:
             self._send_raw(answer)
         if plaintext:
-            self._handler.handle_data(plaintext)
+            self._hand_up(plaintext)
         if tls.ended and self._machine.state is _OPEN:
             self._handle_peer_fin()
 
@@ -560,15 +568,27 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
+                self._intake.handle()  # what came before, should Ctrl-C have left it there
                 self.fail(error)
                 return
             try:
+                if 0 < size <= GATHERED_SIZE and self._tls is None:
+                    self.last_received = self._reactor.pass_time
+                    self.bytes_received += size
+                    received = self._intake.received
+                    if not received:
+                        self._intake.begin()
+                    received.append((self, buffer[:size].tobytes()))
+                    if len(received) >= GATHERED_READS:
+                        self._intake.handle()
+                    return
+                self._intake.handle()  # likewise
                 if not size:
                     self._handle_peer_fin()
                 elif self._tls is None:
                     self.last_received = self._reactor.pass_time
                     self.bytes_received += size
-                    self._handler.handle_data(buffer[:size].tobytes())
+                    self._hand_up(buffer[:size].tobytes())
                 else:
                     self._handle_ciphertext(self._tls, buffer[:size].tobytes())
             except Exception as error:
@@ -592,6 +612,11 @@ class Connection:
                     self._receive_preface()
         except Exception as error:
             self._handle_defect(error)
+
+    def _hand_up(self, data: bytes) -> None:
+        reply = self._handler.handle_data(data)
+        if reply is not None:
+            self.send(reply)
 
     def _handle_defect(self, error: Exception) -> None:
         """Ours, or the handler's: whichever it is, it is this connection that pays."""
@@ -695,6 +720,7 @@ class Connection:
             self._machine.state is not _OPEN
             or self.outbox_size
             or self._queue.size
+            or self._in_flight
             or self._tls is not None
             or len(self.own) > self._own_taken
         ):
@@ -1102,3 +1128,79 @@ class Connection:
     def __repr__(self) -> str:
         fd = "-" if self._channel is None else self._channel.fd
         return f"<Connection {self._machine.state} fd={fd} pending={self.pending}>"
+
+
+class Intake:
+    """What the connections of one loop have read in this pass, to be handled together.
+
+    A pass reads from all that are ready, then hands up what has come, then sends what is returned for it.
+    Each of the three goes faster by itself, for the interpreter need not warm up again behind every call of
+    the kernel: with 50 connections that was 6 in 100 of an inline echo. What is set aside is little, in
+    bytes and in number, and is handled before the pass's step 2 ends. The loop's thread.
+    """
+
+    __slots__ = ("_reactor", "_replies", "received")
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self.received: list[tuple[Connection, bytes]] = []
+        """Appended to by the connections, after `begin` if it is empty."""
+        # Each is counted as what its connection has in flight, and goes out before whatever is written
+        # after it was returned.
+        self._replies: list[tuple[Connection, bytes]] = []
+
+    def begin(self) -> None:
+        """Have what is about to be received be handled in this pass."""
+        self._reactor.call_after_events(self.handle)
+
+    def handle(self) -> None:
+        """Hand up what there is, and send what is returned for it."""
+        received, replies = self.received, self._replies
+        taken = 0
+        try:
+            for connection, data in received:
+                taken += 1
+                if connection._in_flight:
+                    self._send_replies()  # one is its own: it has read twice, for Ctrl-C came in between
+                if connection._channel is None:
+                    continue  # another one's handler has found out that its peer is gone
+                try:
+                    reply = connection._handler.handle_data(data)
+                    if reply is None:
+                        continue
+                    if connection.outbox_size:
+                        connection.send(reply)
+                    else:
+                        connection._in_flight = len(reply)
+                        replies.append((connection, reply))
+                except Exception as error:
+                    connection._handle_defect(error)
+        finally:
+            del received[:taken]
+            if received:  # Ctrl-C: the next pass has the rest
+                self.begin()
+            self._send_replies()
+
+    def _send_replies(self) -> None:
+        replies = self._replies
+        taken = 0
+        try:
+            for connection, reply in replies:
+                taken += 1
+                if connection._channel is None:
+                    continue  # it has ended in the meantime, and has counted this as unsent
+                connection._in_flight = 0
+                try:
+                    if connection._queue.size or connection._machine.state is not _OPEN:
+                        connection.send(reply, True)
+                    elif not connection._transmit(reply) or connection._charged:
+                        connection._after_send()  # in the second case it was counted as waiting
+                except Exception as error:
+                    connection._handle_defect(error)
+        finally:
+            del replies[:taken]
+            if replies:
+                self.begin()
+
+    def __repr__(self) -> str:
+        return f"<Intake {len(self.received)} reads, {len(self._replies)} replies>"

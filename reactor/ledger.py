@@ -5,7 +5,7 @@ Owns two sums and the marks that they are held against. What a connection holds 
 handled); what is done when it is too much is decided above (`tao.budget`).
 
 A byte is charged when it comes to stay and by whoever brings it: by the loop for what it reads, by any
-thread for what it writes. What passes through within one callback, read, handled and sent at once,
+thread for what it writes. What passes through within one stage of a pass, read, handled and sent at once,
 does not come to stay and is not charged.
 """
 

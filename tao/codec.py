@@ -55,7 +55,7 @@ class Codec(Protocol):
         What is left comes again, with more behind it. Called on the loop's thread. An exception means
         that nothing after the last frame can be understood: the connection is closed with it as the
         reason. Best a generator: a handler may change the codec between two frames, and what has been
-        decoded beyond it is decoded again.
+        decoded beyond it is decoded again. One frame that is all of `data`, in a tuple, is handled fastest.
         """
         ...
 

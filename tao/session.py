@@ -19,7 +19,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,7 +44,7 @@ from reactor import (
 )
 from tao.admission import Admission, ends_stream
 from tao.calls import PendingCalls
-from tao.codec import Codec
+from tao.codec import Codec, Frame
 from tao.context import Context
 from tao.deadline import InputDeadline
 from tao.errors import (
@@ -339,14 +339,99 @@ class Session(Generic[C]):
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
-    def handle_data(self, data: bytes) -> None:
-        """Bytes came: make messages of them, and run inline handlers at once. The loop's thread."""
+    def handle_data(self, data: bytes) -> bytes | None:
+        """Bytes came: make messages of them, and run inline handlers at once. The loop's thread.
+
+        Returns a reply that is still to be sent.
+        """
         codec = self.codec
-        if self._input.begun or codec is not self._decoded_by:
+        if self._input.begun or codec is not self._decoded_by or self._interrupted:
             joined = self._join_input(data)
             if joined is None:
-                return
+                return None
             data = joined
+        try:
+            frames = codec.decode(data)
+        except Exception as error:
+            frames = _raising(error)
+        # A request as most come: one frame, whose turn it is. Without a way of its own an inline echo has 2
+        # in 100 less, and a pooled one 6. Every sixteenth pass takes the other one, where handlers are timed.
+        if type(frames) is tuple and len(frames) == 1 and not self._inbox and self._batch is None:
+            number, value, end = frames[0]
+            find = (
+                self._find
+            )  # by way of a local: CPython 3.11 calls what is in a slot at twice the cost
+            entry = find(number)
+            if entry is not None and end == len(data):
+                if not entry.inline:
+                    if self._submit_one(entry, value, data):
+                        return None
+                elif self._reactor.passes & SAMPLING_MASK:
+                    deserialize, handler = entry.deserialize, entry.handler
+                    assert handler is not None
+                    frame = None
+                    self.handler_thread = self._reactor.thread
+                    try:
+                        reply = handler(Context(deserialize(value), self), self.conn)
+                        if reply is not None:
+                            frame = codec.encode(reply)
+                    except BaseException as error:
+                        self._fail_one(error, data)
+                    self.handler_thread = 0
+                    self.messages_in += 1
+                    if self._inbox or self._interrupted or self.connection.own:
+                        self._after_one(frame)
+                        return None
+                    self._metrics.handled += 1
+                    return frame
+        self._handle_frames(frames, codec, data)
+        return None
+
+    def _after_one(self, frame: bytes | None) -> None:
+        """The handler of the one message has written, raised, changed the codec or ended the connection."""
+        self._metrics.handled += 1 - len(self._inbox)
+        connection = self.connection
+        if frame is not None:
+            connection.own.append(frame)
+        if connection.own:
+            connection.end()
+            self._written = 0
+        self._after_decode()
+
+    def _fail_one(self, error: BaseException, data: bytes) -> None:
+        """Reading or handling the one message in `data` has raised."""
+        if isinstance(error, (Exception, SystemExit)):
+            self._inbox.append(self._failure(error, data, 0, len(data)))
+            self._held += len(data) + MESSAGE_COST
+        else:
+            self._pass_on(error)
+
+    def _submit_one(self, entry: Entry[object], value: bytes, data: bytes) -> bool:
+        """Give the one message in `data` to a worker; False if it is not as simple as that."""
+        handler = entry.handler or self._on_message
+        if handler is None or not self.connection.undisturbed:
+            return False
+        deserialize = entry.deserialize
+        self.messages_in += 1
+        try:
+            message = deserialize(value)
+        except BaseException as error:
+            self._fail_one(error, data)
+            self._after_decode()
+            return True
+        size = len(data)
+        self._batch = [(handler, False, message, data, 0, size)]
+        self._batch_held = held = size + MESSAGE_COST
+        ledger = self._ledger
+        ledger.moved += held - self._charged
+        self._charged = 0
+        self._pool.submit(self)
+        if ledger.posted + ledger.moved > ledger.high:
+            ledger.press()
+        return True
+
+    def _handle_frames(self, frames: Iterable[Frame], codec: Codec, data: bytes) -> None:
+        """The general way: any number of frames, some of which may have to wait."""
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._find
@@ -361,7 +446,7 @@ class Session(Generic[C]):
             self.handler_thread = reactor.thread
         waiting = not alone
         try:
-            for number, value, end in codec.decode(data):
+            for number, value, end in frames:
                 count += 1
                 try:
                     entry = find(number)
@@ -371,8 +456,8 @@ class Session(Generic[C]):
                             count -= 1
                             whole = True
                             break
-                    message = entry.deserialize(value)
-                    handler = entry.handler
+                    deserialize, handler = entry.deserialize, entry.handler
+                    message = deserialize(value)
                     if handler is None:
                         handler = self._on_message or self._no_handler(number)
                     if waiting or not entry.inline:
@@ -565,7 +650,9 @@ class Session(Generic[C]):
                 self._backlog = False
                 self._reads_backlog = True
                 try:
-                    self.handle_data(self._input.take())
+                    reply = self.handle_data(self._input.take())
+                    if reply is not None:
+                        self.connection.send(reply)
                 finally:
                     self._reads_backlog = False
         self._after_decode()
@@ -671,7 +758,7 @@ class Session(Generic[C]):
         data = kept.pass_over(data)
         if not data:
             return None
-        if self.codec is self._decoded_by:
+        if self.codec is self._decoded_by and not self._interrupted:
             joined = kept.join(data)
             self._charge()
             if self._ledger.pressed:
@@ -1260,6 +1347,12 @@ class Session(Generic[C]):
         with self._lock:
             if self._cancelled is not None:
                 self._cancelled.set()
+
+
+def _raising(error: Exception) -> Iterator[Frame]:
+    """For a decoder that has raised at once: as one that does so when it is asked for its first frame."""
+    yield from ()
+    raise error
 
 
 def _held_by(items: list[Item]) -> int:

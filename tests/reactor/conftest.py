@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from reactor import Reactor
+from tests.reactor.connections import Make, make_ends
 from tests.reactor.support import DEADLINE, SELECTORS, ManualClock, open_descriptors
 
 
@@ -55,3 +56,15 @@ def any_reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
     made = Reactor(selector=SELECTORS[request.param]())
     yield made
     made.close()
+
+
+@pytest.fixture
+def make(reactor: Reactor) -> Iterator[Make]:
+    """Makes connections on real sockets, and sees them to their end."""
+    yield from make_ends(reactor)
+
+
+@pytest.fixture
+def make_manual(manual: Reactor) -> Iterator[Make]:
+    """In the manual clock's time."""
+    yield from make_ends(manual)

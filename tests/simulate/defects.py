@@ -19,6 +19,7 @@ def _defect(name: str, *edits: str) -> Defect:
 
 
 _CONNECTION = "reactor.connection:Connection."
+_INTAKE = "reactor.connection:Intake."
 _QUEUE = "reactor.buffers:SendQueue."
 _POOL = "reactor.workers:WorkerPool."
 _WAKER = "reactor.waker:Waker."
@@ -622,7 +623,7 @@ OTHERS = (
     ),
     _defect(
         "more messages wait than there is room for",
-        _SESSION + "handle_data",
+        _SESSION + "_handle_frames",
         "if len(inbox) < ledger.room:",
         "if True:",
     ),
@@ -646,9 +647,33 @@ OTHERS = (
     ),
     _defect(
         "a message overtakes what waits",
-        _SESSION + "handle_data",
+        _SESSION + "_handle_frames",
         "waiting = not alone",
         "waiting = False",
+    ),
+    _defect(
+        "a single message overtakes what waits",
+        _SESSION + "handle_data",
+        " and not self._inbox and self._batch is None",
+        "",
+    ),
+    _defect(
+        "a single message is not charged while a worker has it",
+        _SESSION + "_submit_one",
+        "ledger.moved += held - self._charged",
+        "pass",
+    ),
+    _defect(
+        "what has been read is set aside for ever",
+        _INTAKE + "begin",
+        "self._re",
+        "lambda: self._re",
+    ),
+    _defect(
+        "a reply is counted in flight for ever",
+        _INTAKE + "_send_replies",
+        "connection._in_flight = 0",
+        "pass",
     ),
     _defect(
         "two batches of one connection at once",

@@ -20,6 +20,7 @@ from tao import (
     ConnectionOptions,
     ConnectionState,
     Context,
+    FrameTooLargeError,
     Message,
     MessageRegistry,
     Server,
@@ -29,7 +30,7 @@ from tao import (
     WouldBlockError,
     WriteCloser,
 )
-from tao.codec import Header
+from tao.codec import Frame, Header
 from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
 
 
@@ -774,3 +775,45 @@ def test_one_connections_codec_is_not_anothers() -> None:
         assert report.sent == 2
         assert peer.receive(9) == b"7 to all\n"
         assert other.receive_frame() == (7, b"to all")
+
+
+# -- codecs that decode at once -------------------------------------------------------------------
+
+
+class TupleCodec(TypeLengthValueCodec):
+    """Gives all frames that there are in a tuple, and raises when it is called."""
+
+    def decode(self, data: bytes) -> tuple[Frame, ...]:
+        return tuple(super().decode(data))
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["pooled", "inline"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("rest", [0, 1, 9], ids=["whole", "part of a header", "part of a value"])
+def test_a_codec_may_decode_at_once(rest: int, count: int, number: int) -> None:
+    server = Server(registry=echo_registry(), codec=TupleCodec())
+    last = frame(number, b"last")
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(number, b"x") * count + last[:rest])
+        assert peer.receive_frames(count) == [(1, b"x")] * count
+        peer.send(last[rest:])
+        assert peer.receive_frame() == (1, b"last")
+
+
+@pytest.mark.parametrize("behind", [b"", frame(1, b"behind")], ids=["alone", "in front of another"])
+def test_a_codec_that_raises_when_it_is_called_ends_the_connection(behind: bytes) -> None:
+    reasons: Calls[CloseReason] = Calls()
+    server = Server(
+        registry=echo_registry(),
+        codec=TupleCodec(max_length=10),
+        on_close=lambda conn, reason: reasons.add(reason),
+    )
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(1, b"first"))
+        assert peer.receive_frame() == (1, b"first")
+        peer.send(frame(1, bytes(11)) + behind)
+        assert peer.receive_to_end() == b""
+        peer.close()
+        [reason] = reasons.wait()
+        assert isinstance(reason.error, FrameTooLargeError)
+        assert reason.undecoded == 19 + len(behind)

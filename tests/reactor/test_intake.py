@@ -1,0 +1,331 @@
+"""What is read in one pass is handled together, and answered together; nobody can tell but by the clock."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from reactor import CloseCause, Connection, Pause, Reactor, Watermark
+from reactor.connection import GATHERED_READS, GATHERED_SIZE, Intake
+from tests.reactor.connections import MUCH, End, Make, Recorder
+from tests.reactor.support import DEADLINE, reset, run_passes
+
+
+def some(make: Make, count: int, **options: object) -> list[End]:
+    return [make(**options) for _ in range(count)]
+
+
+def send_to(ends: list[End], data: bytes) -> None:
+    """Have all of them ready in the same pass."""
+    for end in ends:
+        end.peer.sendall(data)
+
+
+def one_pass(end: End) -> None:
+    end.reactor.run_once(DEADLINE)
+
+
+def replying(end: End) -> Recorder:
+    """Its handler answers with the number of bytes that it was given."""
+    handler = end.handler
+
+    def answer(data: bytes) -> None:
+        handler.reply = b"%d." % len(data)
+
+    handler.on_data = answer
+    return handler
+
+
+def test_all_that_are_ready_are_read_before_the_first_is_handled(make: Make) -> None:
+    ends = some(make, 5)
+    seen: list[list[int]] = []
+    for end in ends:
+        end.handler.on_data = lambda _: seen.append([e.connection.bytes_received for e in ends])
+    send_to(ends, b"abc")
+    one_pass(ends[0])
+    assert seen == [[3] * 5] * 5
+
+
+def test_all_are_handled_before_the_first_is_answered(make: Make) -> None:
+    ends = some(make, 5)
+    seen: list[list[int]] = []
+    for end in ends:
+        end.handler.reply = b"reply"
+        end.handler.on_data = lambda _: seen.append([e.connection.bytes_sent for e in ends])
+    send_to(ends, b"abc")
+    one_pass(ends[0])
+    assert seen == [[0] * 5] * 5
+    for end in ends:
+        assert end.connection.bytes_sent == 5
+        assert end.connection.pending == 0
+        end.until_received(5)
+        assert end.received == b"reply"
+
+
+def test_it_is_handled_before_time_outs_fire(make: Make) -> None:
+    [end] = some(make, 1)
+    order: list[str] = []
+    end.handler.on_data = lambda _: order.append("data")
+    send_to([end], b"abc")
+    end.reactor.call_at(end.reactor.time() - 1.0, order.append, "time-out")
+    end.reactor.call_soon(order.append, "posted")
+    end.until(lambda: len(order) == 3)
+    assert order == ["data", "time-out", "posted"]
+
+
+def test_so_many_are_handled_that_what_is_set_aside_stays_little(make: Make) -> None:
+    ends = some(make, GATHERED_READS + 3)
+    seen: list[int] = []
+    for end in ends:
+        end.handler.on_data = lambda _: seen.append(sum(e.connection.bytes_received for e in ends))
+    send_to(ends, b"a")
+    one_pass(ends[0])
+    assert seen == [GATHERED_READS] * GATHERED_READS + [len(ends)] * 3
+
+
+def test_what_is_large_is_handled_at_once_and_behind_what_is_set_aside(make: Make) -> None:
+    ends = some(make, 3)
+    seen: list[list[bool]] = []
+    for end in ends:
+        end.handler.on_data = lambda _: seen.append([e.connection.bytes_received > 0 for e in ends])
+    ends[0].peer.sendall(b"a")
+    ends[1].peer.sendall(bytes(GATHERED_SIZE + 1))
+    ends[2].peer.sendall(b"c")
+    one_pass(ends[0])
+    assert seen == [[True, False, False], [True, True, False], [True, True, True]]
+    assert ends[1].handler.data == bytes(GATHERED_SIZE + 1)
+
+
+def test_what_is_written_after_a_reply_was_returned_comes_after_it(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply "
+    second.handler.on_data = lambda _: first.write(b"written")
+    send_to([first, second], b"abc")
+    first.until_received(13)
+    assert first.received == b"reply written"
+
+
+def test_what_is_sent_at_once_after_a_reply_was_returned_comes_after_it(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply"
+    taken: list[bool] = []
+    second.handler.on_data = lambda _: taken.append(first.connection.send_at_once(b"at once"))
+    send_to([first, second], b"abc")
+    first.until_received(5)
+    assert taken == [False], "it would have overtaken the reply"
+    assert first.received == b"reply"
+    assert first.connection.send_at_once(b"at once")
+
+
+def test_a_reply_comes_behind_what_was_written_before(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.on_data = lambda _: second.write(b"written ")
+    second.handler.reply = b"reply"
+    send_to([first, second], b"abc")
+    second.until_received(13)
+    assert second.received == b"written reply"
+
+
+def test_a_reply_comes_behind_what_the_kernel_has_not_taken(make: Make) -> None:
+    end = make(buffer_size=4_096, output=Watermark(1 << 20, 8 << 20))
+    size = end.fill()
+    end.handler.reply = b"reply"
+
+    def read(data: bytes) -> None:  # when that has ended the kernel would take the reply
+        for _ in range(100):
+            end.peer_reads()
+
+    end.handler.on_data = read
+    end.peer.sendall(b"abc")
+    end.until(lambda: end.handler.data == b"abc")
+    assert end.connection.pending > 5
+    end.until_received(size + 5)
+    assert end.received == bytes(size) + b"reply"
+
+
+def test_a_reply_that_the_kernel_does_not_take_is_queued(make: Make) -> None:
+    end = make(buffer_size=4_096, output=Watermark(1_000, 10_000))
+    reply = bytes(range(256)) * 16_384
+    end.handler.reply = reply
+    end.peer.sendall(b"abc")
+    end.until(lambda: end.connection.pending)
+    assert end.connection.paused & Pause.OUTPUT
+    end.until_received(len(reply))
+    assert end.received == reply
+    end.until(lambda: not end.connection.paused)
+    assert end.handler.calls[-1] == "writable"
+
+
+def test_a_handler_that_raises_costs_its_own_connection(make: Make) -> None:
+    ends = some(make, 3)
+    for end in ends:
+        replying(end)
+
+    def fail(_: bytes) -> None:
+        raise LookupError("on purpose")
+
+    ends[1].handler.on_data = fail
+    send_to(ends, b"abc")
+    reason = ends[1].until_closed()
+    assert isinstance(reason.error, LookupError)
+    for end in (ends[0], ends[2]):
+        end.until_received(2)
+        assert end.received == b"3."
+
+
+def test_who_has_been_told_of_the_end_is_told_of_no_data(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.on_data = lambda _: second.connection.fail(ConnectionResetError("gone"))
+    send_to([first, second], b"abc")
+    second.until_closed()
+    run_passes(first.reactor)
+    assert first.handler.data == b"abc"
+    assert second.handler.calls == ["open", "closed"]
+
+
+def test_a_reply_that_the_end_of_its_connection_overtakes_is_counted_as_unsent(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply"
+    second.handler.on_data = lambda _: first.connection.fail(ConnectionResetError("gone"))
+    send_to([first, second], b"abc")
+    assert first.until_closed().unsent == 5
+    run_passes(first.reactor)
+    assert first.connection.pending == 0
+
+
+def test_a_reply_of_a_connection_that_is_aborted_meanwhile_is_counted_as_unsent(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply"
+    second.handler.on_data = lambda _: first.connection.abort()
+    send_to([first, second], b"abc")
+    assert first.until_closed().unsent == 5
+
+
+def test_a_reply_of_a_connection_that_is_closed_meanwhile_is_sent(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply"
+    second.handler.on_data = lambda _: first.connection.close()
+    send_to([first, second], b"abc")
+    assert first.until_fin() == b"reply"
+    first.peer.close()
+    reason = first.until_closed()
+    assert (reason.cause, reason.unsent) == (CloseCause.CLOSED, 0)
+
+
+def test_a_reply_to_who_is_gone_costs_that_connection(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = second.handler.reply = b"reply"
+    second.handler.on_data = lambda _: reset(first.peer)
+    send_to([first, second], b"abc")
+    reason = first.until_closed()
+    assert isinstance(reason.error, OSError)
+    second.until_received(5)
+    assert second.received == b"reply"
+
+
+def test_reading_that_is_paused_because_of_a_reply_goes_on_when_that_is_sent(make: Make) -> None:
+    # Memory turns short while the reply waits for its turn: it is looked at what waits, and it is much.
+    first, second = some(make, 2)
+    first.handler.reply = bytes(100)
+    second.handler.on_data = lambda _: first.connection.squeeze(10)
+    send_to([first, second], b"abc")
+    first.until_received(100)
+    run_passes(first.reactor)
+    assert not first.connection.paused
+    assert first.connection._ledger.total == 0
+
+
+@pytest.fixture
+def interrupted(make: Make) -> list[End]:
+    """Five that have read b"abc", of which only the first has handled it: then came Ctrl-C."""
+    ends = some(make, 6)
+    for end in ends:
+        replying(end)
+
+    def interrupt(_: bytes) -> None:
+        raise KeyboardInterrupt
+
+    interrupting = ends.pop(1)
+    interrupting.handler.on_data = interrupt
+    send_to([ends[0], interrupting, *ends[1:]], b"abc")
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(ends[0])
+    assert ends[0].connection.bytes_sent == 2, "what came before is answered"
+    assert [end.connection.bytes_received for end in ends] == [3] * 5
+    assert not any(end.handler.data for end in ends[1:])
+    assert ends[0].reactor.timeout() == 0.0
+    return ends
+
+
+def test_what_ctrl_c_has_left_is_handled_by_the_next_pass(interrupted: list[End]) -> None:
+    one_pass(interrupted[0])
+    for end in interrupted:
+        assert end.handler.data == b"abc"
+        assert end.connection.bytes_sent == 2
+
+
+def test_what_ctrl_c_has_left_comes_before_what_comes_then(interrupted: list[End]) -> None:
+    _, lost, small, ended, large = interrupted
+    reset(lost.peer)
+    small.peer.sendall(b"defg")
+    ended.peer.shutdown(socket.SHUT_WR)
+    large.peer.sendall(bytes(GATHERED_SIZE + 1))
+    order: list[bytes] = []
+    for end in interrupted:
+        end.handler.on_data = lambda data: order.append(data[:3])
+    one_pass(small)
+    run_passes(small.reactor)
+    assert order[:4] == [b"abc"] * 4
+    assert small.handler.data == b"abcdefg"
+    assert large.handler.data == b"abc" + bytes(GATHERED_SIZE + 1)
+    assert ended.handler.calls[:2] == lost.handler.calls[:2] == ["open", "data"]
+    ended.until_closed()
+    lost.until_closed()
+
+
+def test_a_reply_to_what_ctrl_c_has_left_comes_before_what_is_sent_then(
+    interrupted: list[End],
+) -> None:
+    end = interrupted[1]
+    end.peer.sendall(b"defg")
+
+    def send(data: bytes) -> None:
+        end.handler.reply = b"reply " if data == b"abc" else None
+        if data == b"defg":
+            end.connection.send(b"sent")
+
+    end.handler.on_data = send
+    end.until_received(10)
+    assert end.received == b"reply sent"
+
+
+def test_ctrl_c_while_replies_are_sent_leaves_the_rest_to_the_next_pass(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = some(make, 3)
+    for end in (first, second, third):
+        replying(end)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    # The first one's reply is not taken whole, and what is done about that is interrupted.
+    first.handler.on_data = lambda _: None
+    first.handler.reply = bytes(MUCH)
+    monkeypatch.setattr(Connection, "_after_send", lambda _: interrupt())
+    send_to([first, second, third], b"abc")
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(first)
+    monkeypatch.undo()
+    assert second.handler.data == third.handler.data == b"abc"
+    assert second.connection.bytes_sent == 0
+    assert first.reactor.timeout() == 0.0
+    one_pass(first)
+    assert second.connection.bytes_sent == third.connection.bytes_sent == 2
+
+
+def test_it_is_one_for_a_loop_and_says_what_it_holds(reactor: Reactor) -> None:
+    intake = reactor.shared(Intake)
+    assert reactor.shared(Intake) is intake
+    assert repr(intake) == "<Intake 0 reads, 0 replies>"
