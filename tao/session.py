@@ -354,8 +354,8 @@ class Session(Generic[C]):
             frames = codec.decode(data)
         except Exception as error:
             frames = _raising(error)
-        # A request as most come: one frame, whose turn it is. Without a way of its own an inline echo has 2
-        # in 100 less, and a pooled one 6. Every sixteenth pass takes the other one, where handlers are timed.
+        # A request as most come: one frame, whose turn it is. Without a way of its own an inline echo has
+        # 2 in 100 less, and a pooled one 6. Every sixteenth pass takes the other one, where it is timed.
         if type(frames) is tuple and len(frames) == 1 and not self._inbox and self._batch is None:
             number, value, end = frames[0]
             find = (
