@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["ReceiveBuffer", "SendQueue", "Watermark"]
+__all__ = ["JOIN_LIMIT", "ReceiveBuffer", "SendQueue", "Watermark"]
 
 BUFFERS_PER_SEND = 64
 """Buffers handed to one `sendmsg`. Every system takes at least 16 (POSIX's _XOPEN_IOV_MAX)."""
 
 JOIN_LIMIT = 65_536
 """Bytes up to which small buffers are copied into one: cheaper than a vector of them."""
+
+VECTOR_SIZE = 262_144
+"""Bytes from which on a vector is long enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class SendQueue:
         for data in buffers:
             head.append(data)
             size += len(data)
-            if size >= JOIN_LIMIT or len(head) == BUFFERS_PER_SEND:
+            if size >= VECTOR_SIZE or len(head) == BUFFERS_PER_SEND:
                 break
         if len(head) > 1 and size <= JOIN_LIMIT:
             joined = b"".join(head)

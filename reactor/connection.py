@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, cast
 
-from reactor.buffers import SendQueue, Watermark
+from reactor.buffers import JOIN_LIMIT, SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
 from reactor.errors import PrefaceError
 from reactor.ledger import Ledger
@@ -654,7 +654,7 @@ class Connection:
             lock.release()
         if waits or not frames or self._tls is not None or self._machine.state is not _OPEN:
             self._send_lined_up(frames, waits)
-        elif not self._transmit(frames[0] if len(frames) == 1 else b"".join(frames)):
+        elif not (self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)):
             self._after_send()
         return 0
 
@@ -749,6 +749,15 @@ class Connection:
         self._enqueue(memoryview(data)[sent:])
         return False
 
+    def _transmit_all(self, frames: list[bytes]) -> bool:
+        """The same for several; those that are large are not copied into one."""
+        if sum(map(len, frames)) <= JOIN_LIMIT:
+            return self._transmit(b"".join(frames))
+        for frame in frames:
+            self._enqueue(frame)
+        self._in_flight = 0  # they are counted in the queue
+        return self._send_queue()
+
     def _enqueue(self, data: bytes | memoryview) -> None:
         """Have it sent when the socket takes it, before all that is in the outbox."""
         if self._queue is _NOTHING_QUEUED:
@@ -796,7 +805,9 @@ class Connection:
             self._flush_posted = False
         finally:
             lock.release()
-        done = not frames or self._transmit(frames[0] if len(frames) == 1 else b"".join(frames))
+        done = not frames or (
+            self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)
+        )
         self._in_flight = 0
         self._ledger.moved -= charged
         if not done or self._paused or self._machine.state is not _OPEN:

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack, cast
 
+from reactor.allocator import keep_freed_memory
 from reactor.clock import Clock
 from reactor.errors import (
     ForkError,
@@ -171,6 +172,7 @@ class Reactor:
         clock: Clock | None = None,
         system: System | None = None,
     ) -> None:
+        keep_freed_memory()
         self.system: System = OperatingSystem() if system is None else system
         """What it runs on; for who needs a socket, a lock or a thread on the same. Any thread."""
         self._poller: Poller = (

@@ -1115,3 +1115,25 @@ def test_a_reason_reads_like_a_line_of_a_log() -> None:
     assert CloseReason(CloseCause.CLOSED).clean
     assert CloseReason(CloseCause.FAILED, ConnectionResetError()).by_peer
     assert not CloseReason(CloseCause.FAILED, error).by_peer
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000], ids=["joined", "in a vector"])
+def test_frames_of_one_flush_arrive_in_order(size: int, make: Make) -> None:
+    end = make()
+    frames = [bytes([number]) * size for number in range(5)]
+    for frame in frames:
+        end.write(frame)
+    end.until_received(5 * size)
+    assert end.received == b"".join(frames)
+    assert end.connection.pending == 0
+    assert end.connection._ledger.total == 0
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000], ids=["joined", "in a vector"])
+def test_frames_of_one_flush_are_counted_once_when_the_peer_is_gone(size: int, make: Make) -> None:
+    end = make()
+    for _ in range(2):
+        end.write(bytes(size))
+    reset(end.peer)
+    end.connection._flush()  # before the loop sees the reset
+    assert end.until_closed().unsent == 2 * size
