@@ -22,6 +22,7 @@ UVLOOP_JOINED = "uvloop-joined"
 UVLOOP_EXECUTOR = "uvloop-executor"
 TWISTED_THREADS = "twisted-threads"
 BARE_EPOLL = "bare-epoll"
+BARE_MESSAGES = "bare-messages"
 
 
 def _asyncio_peer(name: str, module: str, loop: str, *options: str) -> Peer:
@@ -69,6 +70,7 @@ PEERS = (
     Peer("trio", "tests.bench.peers.trio_server", requires="trio"),
     Peer("tornado", "tests.bench.peers.tornado_server", requires="tornado"),
     Peer("twisted", "tests.bench.peers.twisted_protocol", requires="twisted"),
+    Peer(BARE_MESSAGES, "tests.bench.peers.bare_messages", requires="tao"),
     Peer(TWISTED_THREADS, "tests.bench.peers.twisted_threads", requires="twisted"),
 )
 """All that there are."""

@@ -79,14 +79,14 @@ class BareEcho:
         self._connections.pop(descriptor).close()
 
 
-def _on_sigterm(signal_number: int, frame: FrameType | None) -> None:
+def exit_on_sigterm(signal_number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
 def main() -> None:
     options = peer_parser("bare_epoll").parse_args()
     prepare_process(options.cpu)
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
     with socket.create_server((HOST, 0), backlog=BACKLOG) as listener:
         listener.setblocking(False)
         announce(listener.getsockname()[1])
