@@ -52,6 +52,7 @@ from tao.data_source import DataSource
 from tao.errors import NotRegisteredError, TaoError, WouldBlockError
 from tao.group import BroadcastReport, Group, Groups, WhenFull
 from tao.heartbeat import Heartbeat
+from tao.latecomers import Latecomers
 from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
@@ -234,6 +235,7 @@ class Server:
         self._acceptors: list[Acceptor] = []  # the loop's thread
         self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []  # likewise
         self._stopping = False  # the loop's thread
+        self._latecomers: Latecomers | None = None  # likewise; made by a stop that has a grace
         # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
         # entrant, because a signal handler may call `stop` on top of either.
         self._lock = system.reentrant_lock()
@@ -446,12 +448,15 @@ class Server:
         """Stop listening, let every connection finish, then end the loop and the workers.
 
         Messages that have come are handled, and replies sent; a connection that has not finished in
-        `grace` seconds is cut off. Called from another thread, it returns when all is over, within
-        the grace and a little. Called by a handler, by a signal handler or on the loop's thread,
-        which with a `reactor` is that of its host, it sets things in motion and returns, since it would
-        wait for itself. With a reactor that nobody drives it waits a second for somebody to begin. Again
-        and again is once, but a shorter grace holds. May be called from any thread and from signal
-        handlers.
+        `grace` seconds is cut off. One whose TLS handshake or proxy's header is still under way may finish
+        that, within 1.5 seconds and half the grace, and is answered what it sends in the half second, or
+        quarter of the grace, after that.
+
+        Called from another thread, it returns when all is over, within the grace and a little. Called by
+        a handler, by a signal handler or on the loop's thread, which with a `reactor` is that of its host,
+        it sets things in motion and returns, since it would wait for itself. With a reactor that nobody
+        drives it waits a second for somebody to begin. Again and again is once, but a shorter grace holds.
+        May be called from any thread and from signal handlers.
         """
         if not (math.isfinite(grace) and grace >= 0.0):
             raise ValueError(f"grace must be a finite number of seconds, not {grace!r}")
@@ -491,7 +496,9 @@ class Server:
                 acceptor.close()
             if grace:
                 # What this pass has accepted is read by the next one: the message that a client sends as
-                # soon as it is connected has come, too.
+                # soon as it is connected has come, too. Where TLS or a proxy's header must come first, it
+                # takes longer.
+                self._latecomers = Latecomers(reactor, self._sessions.values())
                 reactor.call_soon(self._close_sessions)
             else:
                 self._close_sessions()
@@ -501,11 +508,15 @@ class Server:
                 self._grace.cancel()
             self._grace_ends = ends
             self._grace = reactor.call_at(ends, self._handle_grace_over)
+            if self._latecomers is not None:
+                self._latecomers.hurry(grace)
         self._check_stopped()
 
     def _close_sessions(self) -> None:
+        latecomers = self._latecomers or ()
         for session in list(self._sessions.values()):
-            session.close(CloseCause.STOPPED)
+            if session not in latecomers:
+                session.close(CloseCause.STOPPED)
 
     def _handle_grace_over(self) -> None:
         assert self._reactor is not None
@@ -631,6 +642,8 @@ class Server:
 
     def _handle_open(self, session: Session[ServerConn]) -> None:
         """The connection is OPEN. The loop's thread."""
+        if self._latecomers is not None:
+            self._latecomers.handle_open(session)
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
@@ -661,6 +674,8 @@ class Server:
             present = self._sessions.pop(session.net_id, None) is not None
             if present:
                 self._metrics.add_traffic(session.traffic)
+        if self._latecomers is not None:
+            self._latecomers.handle_gone(session)
         if present:
             self._make_room(session.host)
             self._groups.leave_all(session.net_id)

@@ -25,7 +25,7 @@ from tao import (
     ServerConn,
     WriteCloser,
 )
-from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
+from tests.support import LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
 from tests.tao.manual import ManualLoop
 from tests.tao.proxied import SIGNATURE, line, proxied, tlv, v2
 from tests.tls_support import Certificates, TlsPeer, peer_context
@@ -140,16 +140,6 @@ def test_before_the_header_it_is_there_and_not_open() -> None:
         assert not watched.opened.items
         peer.send(b"\n")
         assert is_served(peer)
-
-
-def test_a_server_that_stops_does_not_wait_for_headers() -> None:
-    watched = Watched()
-    with watched.running(grace=DEADLINE) as address, Peer(address) as peer:
-        peer.send(b"PROXY ")
-        assert wait_until(lambda: watched.server.connection_count == 1)
-        assert watched.server.stop(DEADLINE).finished
-        assert peer.is_cut_off()
-    assert not watched.closed.items
 
 
 # -- what is no header ---------------------------------------------------------------------------

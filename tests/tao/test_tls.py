@@ -1177,7 +1177,7 @@ def test_stop_says_goodbye_to_all(certificates: Certificates) -> None:
     assert [(reason.cause, reason.clean) for reason in reasons] == [(CloseCause.STOPPED, True)] * 5
 
 
-def test_stop_does_not_wait_for_handshakes(certificates: Certificates) -> None:
+def test_stop_does_not_wait_long_for_handshakes(certificates: Certificates) -> None:
     grace = DEADLINE * 2
     observed = Observed(
         certificates, options=ConnectionOptions(handshake_timeout=grace, linger_timeout=grace)
