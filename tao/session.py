@@ -1,7 +1,5 @@
 """What runs on a connection, at either end.
 
-Contents: Callbacks, SessionOptions, Session.
-
 Owns the way of a message: from the bytes that came, through the codec and the registry, to its
 handler on the loop or on a worker, and of the reply back to the connection. It does not own the socket
 or the state (`reactor.connection`), nor say how connections come about (`tao.server`, `tao.client`).
@@ -17,70 +15,54 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from reactor import (
     CloseCause,
     CloseReason,
     Connection,
-    ConnectionOptions,
     ConnectionState,
-    Ledger,
     Pause,
     Preface,
-    Reactor,
     ReactorClosedError,
     ReceiveBuffer,
     SocketAddress,
     TlsStream,
-    WorkerPool,
     WriteResult,
 )
 from tao.admission import Admission, ends_stream
 from tao.calls import PendingCalls
 from tao.codec import Codec, Frame
 from tao.context import Context
-from tao.deadline import InputDeadline
 from tao.errors import (
     AdmissionError,
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
     TaoError,
-    UndefinedMessageError,
     WouldBlockError,
 )
-from tao.heartbeat import Heartbeat, HeartbeatKeeper
+from tao.expectations import Expectations
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
-from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Metrics, Traffic
+from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Traffic
 from tao.rate import TokenBucket
-from tao.registry import Entry, Handler, MessageRegistry
+from tao.refused_writes import not_open, too_much
+from tao.registry import Entry, Handler
+from tao.reports import costs_connection, log, log_error, tell
+from tao.service import Service
 from tao.timers import ConnectionTimers
+from tao.waiting import MESSAGE_COST, NO_MESSAGE, Item, as_item, call, held_by, owed
 
-__all__ = ["FRAME_TIMEOUT", "Callbacks", "Session", "SessionOptions"]
-
-logger: logging.Logger = logging.getLogger("tao")
-
-FRAME_TIMEOUT = 60.0
-"""Seconds for a frame unless it is set otherwise: for the largest, of 8 MiB, over a line of 1.2 Mbit/s."""
+__all__ = ["Session"]
 
 C = TypeVar("C", bound=WriteCloser)
 R = TypeVar("R")
-
-Item: TypeAlias = tuple[Handler[Any], bool, Any, bytes, int, int]
-"""A handler, whether it runs inline, the message for it; then the data in which the frame stood, and
-where it begins and ends there: as long as it has not been handled, another codec may read it again."""
-
-MESSAGE_COST = 512
-"""Bytes that a message which waits is charged for beside those that it had on the wire: its objects, and
-its place in the queue."""
 
 # Ends after which what waits is still seen through: a peer that has finished sending wants its
 # answers, and a server that stops owes them. After any other end, nothing that waits is begun.
@@ -91,64 +73,6 @@ _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING, ConnectionState.
 # What a session has for its input until a frame comes in pieces: many never need one of their own.
 # Only looked at.
 _NOTHING_KEPT = ReceiveBuffer()
-
-
-@dataclass(slots=True)
-class Callbacks(Generic[C]):
-    """The application's, for the connections of one server or client."""
-
-    on_connect: Callable[[C], bool | None] | None = None
-    on_message: Callable[[object, C], object] | None = None
-    on_close: Callable[[C, CloseReason], object] | None = None
-    on_error: Callable[[C, BaseException], object] | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            callback = getattr(self, name)
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{name} must be a function, not {callback!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """What may wait, and what an error costs."""
-
-    buffer_size: int = 256
-    """Messages that may wait for a worker on one connection before reading from it pauses."""
-    close_on_error: bool = True
-    """Whether a decoder or a handler that raises costs the connection."""
-    heartbeat: Heartbeat | None = None
-    frame_timeout: float | None = FRAME_TIMEOUT
-    """Seconds from a frame's first byte to its last; None: as long as it likes."""
-    first_message_timeout: float | None = None
-    """Seconds from the opening to the end of the first frame; likewise."""
-    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
-
-    def __post_init__(self) -> None:
-        if self.buffer_size < 1:
-            raise ValueError(f"buffer_size must be at least 1 message, not {self.buffer_size!r}")
-        for name in ("frame_timeout", "first_message_timeout"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
-
-
-def _call(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
-    """The handler of what is no message: a timer, a callback. What it is given is the call."""
-    context.message()
-
-
-def _owed(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
-    """As `_call`, for what is run even if the connection has ended: the report of an error."""
-    context.message()
-
-
-_NO_MESSAGE = (_call, _owed)
-_NOT_YET_OPEN = (
-    ConnectionState.CONNECTING,
-    ConnectionState.PREFACING,
-    ConnectionState.HANDSHAKING,
-)
 
 
 class Session(Generic[C]):
@@ -162,40 +86,29 @@ class Session(Generic[C]):
         "_backlog",
         "_batch",
         "_batch_held",
-        "_callbacks",
         "_calls",
         "_cancelled",
         "_charged",
         "_closed_with",
         "_context",
-        "_context_source",
         "_decoded_by",
+        "_expectations",
         "_find",
-        "_first_deadline",
-        "_frame_bucket",
-        "_frame_deadline",
         "_held",
         "_inbox",
         "_input",
-        "_input_high",
         "_interrupted",
-        "_keeper",
         "_ledger",
         "_left",
-        "_lock",
         "_metrics",
         "_monotonic",
-        "_on_gone",
         "_on_message",
-        "_on_open",
         "_opened",
-        "_options",
-        "_partial",
         "_pool",
         "_reactor",
         "_reads_backlog",
-        "_registry",
         "_reported",
+        "_service",
         "_starved_since",
         "_timers",
         "_took",
@@ -214,61 +127,46 @@ class Session(Generic[C]):
         "pending_calls",
         "principal",
         "remote_address",
-        "server",
     )
 
     def __init__(
         self,
         conn: C,
         net_id: int,
+        service: Service[C, Session[C]],
         *,
-        reactor: Reactor,
-        pool: WorkerPool,
-        registry: MessageRegistry,
         codec: Codec,
-        callbacks: Callbacks[C],
-        options: SessionOptions,
-        on_gone: Callable[[Session[C], CloseReason], object],
-        on_open: Callable[[Session[C]], object] | None = None,
-        server: MessageServer | None = None,
         remote_address: SocketAddress | None = None,
         local_address: SocketAddress | None = None,
         preface: Preface | None = None,
         tls: TlsStream | None = None,
-        pause_on_output: bool = True,
-        ledger: Ledger | None = None,
-        metrics: Metrics | None = None,
-        context: contextvars.Context | None = None,
         host: str = "",
         frame_bucket: TokenBucket | None = None,
     ) -> None:
         self.conn: C = conn
         self.net_id: int = net_id
-        self.server: MessageServer | None = server
+        # What is the same for all is there; what is here beside it every message needs.
+        self._service = service
+        self._reactor = reactor = service.reactor
+        self._monotonic = reactor.clock.monotonic
+        self._pool = service.pool
+        self._ledger = service.ledger
+        self._metrics = service.metrics
+        self._on_message = _handler_of(service.callbacks.on_message, conn)
+        self._admission: Admission | None = None  # made by the first frame that needs it
+        self._limit_frames(frame_bucket)
         # Written once, before it opens or then.
         self.remote_address: SocketAddress | None = remote_address
         self.local_address: SocketAddress | None = local_address
         self.host: str = host
         """What the server's limits of addresses count it under. The loop's thread."""
-        self._reactor = reactor
-        self._monotonic = reactor.clock.monotonic
         self.made_at: float = reactor.pass_time
         """Monotonic seconds at which it was accepted, or a client began to connect."""
-        self._pool = pool
-        self._registry = registry
-        self._callbacks = callbacks
-        self._metrics = Metrics() if metrics is None else metrics
         # What context variables the handlers see and set: this connection's own, entered by one
-        # worker at a time. A copy costs the same however many there are.
-        self._context_source = contextvars.copy_context() if context is None else context
+        # worker at a time.
         self._context: contextvars.Context | None = None  # made on the first worker
         self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
-        self._options = options
-        self._input_high = options.connection.input_high
-        self._on_message = _handler_of(callbacks.on_message, conn)
-        self._on_open = on_open  # called on the loop's thread
-        self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self._timers: ConnectionTimers | None = None  # made under the lock, by the first who asks
         self.pending_calls: PendingCalls | None = None
         """Made under the lock, by the first `call`."""
@@ -292,19 +190,13 @@ class Session(Generic[C]):
         # Bytes of what is in the inbox; what the ledger has of them and of the input; and of what is in the
         # batch, all of which it has.
         self._held = self._charged = self._batch_held = 0
-        self._ledger = ledger or Ledger(reactor, room=options.buffer_size)
         self._starved_since = 0.0  # monotonic seconds at which it was paused for want of memory
         self._unhandled = 0
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
         self._undecoded = 0  # likewise: bytes after which the stream could not be understood
-        self._limit_frames(frame_bucket)
-        self._admission: Admission | None = None  # made by the first frame that needs it
-        self._frame_deadline: InputDeadline | None = None  # made by the first frame in pieces
-        self._partial = -1  # how many frames came before the one to which that applies
-        self._first_deadline: InputDeadline | None = None
-        self._keeper: HeartbeatKeeper | None = None
+        self._expectations: Expectations | None = None  # made by the first
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
         # A batch is the worker's from the pool's `submit` until the loop calls `finish`; None: none
@@ -322,20 +214,23 @@ class Session(Generic[C]):
         self.connection: Connection = Connection(
             reactor,
             self,
-            options=options.connection,
-            waker=pool,
+            options=service.options.connection,
+            waker=service.pool,
             preface=preface,
             tls=tls,
-            pause_on_output=pause_on_output,
-            ledger=self._ledger,
+            pause_on_output=service.pause_on_output,
+            ledger=service.ledger,
         )
         """The bytes below."""
-        self._lock = self.connection.lock
 
     def _limit_frames(self, bucket: TokenBucket | None) -> None:
-        self._frame_bucket = bucket
+        registry = self._service.registry
         # What needs no admission is found by this; with a limit for all frames, nothing is.
-        self._find = self._registry.find_open if bucket is None else _find_nothing
+        if bucket is None:
+            self._find = registry.find_open
+        else:
+            self._find = _find_nothing
+            self._admission = Admission(registry, bucket)
 
     # -- the hot path: decode, handle, reply -----------------------------------------------------
 
@@ -536,7 +431,7 @@ class Session(Generic[C]):
         """Handle the batch. On a worker; one worker at a time has a session."""
         context = self._context
         if context is None:
-            context = self._context = self._context_source.copy()
+            context = self._context = self._service.context.copy()
         return context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
@@ -559,7 +454,7 @@ class Session(Generic[C]):
                         replies.append(frame)
                         self._written += len(frame)
                 except BaseException as error:
-                    self._report(error, self._options.close_on_error)
+                    self._report(error, self._service.options.close_on_error)
                 if left:
                     uncollected = self._written - connection.own_size
                     if self._interrupted or uncollected > connection.output_high:
@@ -597,7 +492,7 @@ class Session(Generic[C]):
         left = self._left
         handled = len(batch) - left
         if self._calls:
-            handled = sum(item[0] not in _NO_MESSAGE for item in batch[:handled])
+            handled = sum(item[0] not in NO_MESSAGE for item in batch[:handled])
             self._calls = left > 0 or bool(self._inbox)
         metrics = self._metrics
         metrics.handled += handled
@@ -609,7 +504,7 @@ class Session(Generic[C]):
         self._batch_held = 0
         if left:
             self._inbox[:0] = batch[-left:]
-            self._held += _held_by(batch[-left:])
+            self._held += held_by(batch[-left:])
         elif not (self._inbox or self._input.size or self._interrupted) and (
             connection.undisturbed
         ):
@@ -692,7 +587,7 @@ class Session(Generic[C]):
         else:
             # The beginning of a frame that never gets its turn to come in whole would be held for ever:
             # also the peer's end is not heard of as long as nothing is read.
-            limit = self._options.frame_timeout
+            limit = self._service.options.frame_timeout
             if (
                 limit is not None
                 and self._reactor.pass_time - self._starved_since > limit
@@ -716,7 +611,7 @@ class Session(Generic[C]):
         if (
             self._backlog
             or len(self._inbox) >= self._ledger.room
-            or self._held + self._batch_held > self._input_high
+            or self._held + self._batch_held > self._service.options.connection.input_high
         ):
             self.connection.pause_reading(Pause.WORK)
         elif self.connection.paused & Pause.WORK:
@@ -795,7 +690,7 @@ class Session(Generic[C]):
         if whole:
             # Not late as long as it is not its turn, and a deadline that comes due then is not set again:
             # what of it is still missing when it is looked at next has its time from there on.
-            self._partial = -1
+            self._forget_rest()
         self._own_input().put(data, needed)
 
     def _own_input(self) -> ReceiveBuffer:
@@ -827,31 +722,32 @@ class Session(Generic[C]):
 
     def _admitting(self) -> Admission:
         if self._admission is None:
-            self._admission = Admission(self._registry, self._frame_bucket)
+            self._admission = Admission(self._service.registry, None)
         return self._admission
 
     def _begin_deadline(self) -> None:
         """There is part of a frame; if it was not there before, its time begins."""
-        seconds = self._options.frame_timeout
-        if seconds is None or self._partial == self.messages_in:
-            return
-        self._partial = self.messages_in
-        if self._frame_deadline is None:
-            self._frame_deadline = InputDeadline(
-                seconds,
-                self._reactor,
-                self.connection,
-                is_missing=lambda: self._input.begun and not self._backlog,
-                expire=partial(self._expire, f"a frame was not whole {seconds:g} s after it began"),
+        seconds = self._service.options.frame_timeout
+        if seconds is not None:
+            self._expecting().expect_rest(
+                seconds, self.messages_in, lambda: self._input.begun and not self._backlog
             )
-        self._frame_deadline.begin()
+
+    def _expecting(self) -> Expectations:
+        if self._expectations is None:
+            self._expectations = Expectations(self._reactor, self.connection, self._expire)
+        return self._expectations
+
+    def _forget_rest(self) -> None:
+        if self._expectations is not None:
+            self._expectations.forget_rest()
 
     def _expire(self, text: str) -> None:
         self.close(CloseCause.EXPIRED, TimeoutError(text))
 
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
-        self._partial = -1
+        self._forget_rest()
         if self._admission is not None:
             self._admission.forget_front()
         self._decoded_by = self.codec
@@ -860,7 +756,7 @@ class Session(Generic[C]):
         pieces.append(self._input.take() if self._input.size else b"")
         # What came from no bytes stays: timers, callbacks.
         self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
-        self._held = _held_by(self._inbox)
+        self._held = held_by(self._inbox)
         data = b"".join(pieces)
         self._backlog = bool(data)
         if data:
@@ -869,9 +765,9 @@ class Session(Generic[C]):
 
     def _drop_waiting(self) -> None:
         """The end is one after which nothing more is begun, but for what the application is owed."""
-        self._unhandled += sum(item[0] not in _NO_MESSAGE for item in self._inbox)
-        self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
-        self._held = _held_by(self._inbox)
+        self._unhandled += sum(item[0] not in NO_MESSAGE for item in self._inbox)
+        self._inbox[:] = [item for item in self._inbox if item[0] is owed]
+        self._held = held_by(self._inbox)
         self._backlog = False
 
     def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
@@ -881,7 +777,7 @@ class Session(Generic[C]):
         begun its last call, by the one that `adopt`s what is left.
         """
         self._calls = True
-        self._inbox.append((_owed if owed else _call, False, function, b"", 0, 0))
+        self._inbox.append(as_item(function, owed_anyway=owed))
         self._held += MESSAGE_COST
         if self._batch is None:
             self._after_decode()
@@ -894,7 +790,7 @@ class Session(Generic[C]):
         former._held = 0
         former._charge()
         for handler, _, function, _, _, _ in waiting:
-            if handler is _owed:
+            if handler is owed:
                 self.enqueue(function, owed=True)
 
     def is_idle(self) -> bool:
@@ -925,13 +821,8 @@ class Session(Generic[C]):
 
     def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
         """An error that came up on the loop, as an item: on_error may block, and has its turn."""
-        handler = _call if isinstance(error, AdmissionError) else _owed
-        # What is too large always costs the connection: whether it is found out from its header or from
-        # the whole frame depends on how TCP has cut the stream.
-        close = isinstance(error, FrameTooLargeError) or (
-            self._options.close_on_error
-            and not isinstance(error, (UndefinedMessageError, NotRegisteredError, AdmissionError))
-        )
+        handler = call if isinstance(error, AdmissionError) else owed
+        close = costs_connection(error, self._service.options.close_on_error)
         self._calls = True
         return (handler, False, partial(self._report, error, close), data, start, end)
 
@@ -939,7 +830,7 @@ class Session(Generic[C]):
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
         report = partial(self._report_broken, error, len(data))
-        self._inbox.append((_owed, False, report, data, 0, len(data)))
+        self._inbox.append((owed, False, report, data, 0, len(data)))
         self._held += len(data) + MESSAGE_COST
         self.connection.pause_reading(Pause.PROTOCOL)
 
@@ -955,43 +846,18 @@ class Session(Generic[C]):
         """Tell the application, then close if that is the policy. On a worker."""
         self._reported = error
         self._reactor.post(partial(self._metrics.count_error, error))
-        if isinstance(error, AdmissionError):
-            self._log_refusal(error)
-        elif isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
-            self._log(logging.WARNING, "%s: %s", self.conn, error)  # the peer's doing
-        elif isinstance(error, ConnectionClosedError):
-            self._log(logging.INFO, "%s: a handler wrote too late: %s", self.conn, error)
-        else:
-            self._log(logging.ERROR, "%s: handling a message failed", self.conn, error=error)
-        self._on_error(error)
+        refused = None
+        if isinstance(error, AdmissionError) and self._admission is not None:
+            refused = self._admission.note_refusal()
+        log_error(self.conn, error, refused)
+        self._tell(error)
         if (
             close and self._opened
         ):  # before that, a kept timer has raised: no fault of the connection's
             self.close(CloseCause.FAILED, error)
 
-    def _log_refusal(self, error: AdmissionError) -> None:
-        count = None if self._admission is None else self._admission.note_refusal()
-        if count is not None:
-            self._log(logging.WARNING, "%s: %s (%d refused so far)", self.conn, error, count)
-
-    def _log(
-        self, level: int, text: str, *values: object, error: BaseException | None = None
-    ) -> None:
-        """With the connection's id and peer as fields of the record, for handlers that use them."""
-        if logger.isEnabledFor(level):
-            extra = {"net_id": self.net_id, "peer": self.conn.name}
-            try:
-                logger.log(level, text, *values, exc_info=error, extra=extra)
-            except Exception:
-                pass  # a log that fails is no reason to lose a callback or a connection
-
-    def _on_error(self, error: BaseException) -> None:
-        on_error = self._callbacks.on_error
-        if on_error is not None:
-            try:
-                on_error(self.conn, error)
-            except BaseException as failure:
-                self._log(logging.ERROR, "%s: on_error raised", self.conn, error=failure)
+    def _tell(self, error: BaseException) -> None:
+        tell(self.conn, error, self._service.callbacks.on_error)
 
     # -- what the connection says ----------------------------------------------------------------
 
@@ -1002,26 +868,19 @@ class Session(Generic[C]):
             self.remote_address = self.connection.address("remote")
         if self.local_address is None:
             self.local_address = self.connection.address("local")
-        if self._options.heartbeat is not None:
-            self._keeper = HeartbeatKeeper(
-                self._options.heartbeat, self._reactor, self.connection, self.write
-            )
-        seconds = self._options.first_message_timeout
+        heartbeat = self._service.options.heartbeat
+        if heartbeat is not None:
+            self._expecting().expect_signs_of_life(heartbeat, self.write)
+        seconds = self._service.options.first_message_timeout
         if seconds is not None:
-            self._first_deadline = InputDeadline(
-                seconds,
-                self._reactor,
-                self.connection,
-                is_missing=lambda: not self.messages_in,
-                expire=partial(self._expire, f"no message came in the first {seconds:g} s"),
-            )
-            self._first_deadline.begin()
-        if self._callbacks.on_connect is not None:
+            self._expecting().expect_message(seconds, lambda: not self.messages_in)
+        if self._service.callbacks.on_connect is not None:
             # Owed, and queued before anything is sent: however soon the connection ends, on_connect
             # comes before on_close.
             self.enqueue(self._on_connect, owed=True)
-        if self._on_open is not None:
-            self._on_open(self)
+        on_open = self._service.on_open
+        if on_open is not None:
+            on_open(self)
 
     def introduce(
         self,
@@ -1045,7 +904,7 @@ class Session(Generic[C]):
         self.connection.fail(error)
 
     def _on_connect(self) -> None:
-        on_connect = self._callbacks.on_connect
+        on_connect = self._service.callbacks.on_connect
         assert on_connect is not None
         if on_connect(self.conn) is False:
             self.close(CloseCause.REFUSED)
@@ -1053,11 +912,13 @@ class Session(Generic[C]):
     @property
     def timers(self) -> ConnectionTimers:
         """What sets this connection's timers, and ends them. Any thread."""
-        with self._lock:
+        with self.connection.lock:
             timers = self._timers
             if timers is not None:
                 return timers
-            timers = self._timers = ConnectionTimers(self._reactor, self.enqueue, self._lock)
+            timers = self._timers = ConnectionTimers(
+                self._reactor, self.enqueue, self.connection.lock
+            )
         # From here on `_end_timers` would find them. If it has been here before, the end had begun.
         if self.connection.state in _ENDING:
             timers.end()
@@ -1066,9 +927,8 @@ class Session(Generic[C]):
     def _end_timers(self) -> None:
         if self._timers is not None:
             self._timers.end()
-        for keeper in (self._keeper, self._first_deadline, self._frame_deadline):
-            if keeper is not None:
-                keeper.stop()
+        if self._expectations is not None:
+            self._expectations.end()
 
     def handle_draining(self) -> None:
         """The state is DRAINING."""
@@ -1089,10 +949,14 @@ class Session(Generic[C]):
         self._interrupted = True
         if reason.error is not None and reason.error is not self._reported:
             self._metrics.count_error(reason.error)
-        if not self._opened and reason.error is not None and self._callbacks.on_error is not None:
+        if (
+            not self._opened
+            and reason.error is not None
+            and self._service.callbacks.on_error is not None
+        ):
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._calls = True
-            self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
+            self._inbox.append(as_item(partial(self._tell, reason.error), owed_anyway=True))
             self._held += MESSAGE_COST
         self._end_timers()
         self._wake_waiting()
@@ -1120,26 +984,31 @@ class Session(Generic[C]):
         self._input = _NOTHING_KEPT
         self._held = 0
         self._charge()
-        self._log(logging.INFO, "%s: %s", self.conn, reason)
+        log(self.conn, logging.INFO, "%s", reason)
         if self.pending_calls is not None:
             self.pending_calls.end(self.conn.name, reason)
-        if self._callbacks.on_close is None or not self._opened:
-            self._on_gone(self, reason)
+        if self._service.callbacks.on_close is None or not self._opened:
+            self._service.on_gone(self, reason)
             return
         self._calls = True
-        self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
+        self._batch = [as_item(partial(self._on_close, reason))]
         self._pool.submit(self)
 
     def _on_close(self, reason: CloseReason) -> None:
-        on_close = self._callbacks.on_close
+        on_close = self._service.callbacks.on_close
         assert on_close is not None
         try:
             on_close(self.conn, reason)
         except BaseException as failure:
-            self._log(logging.ERROR, "%s: on_close raised", self.conn, error=failure)
-        self._reactor.post(partial(self._on_gone, self, reason))
+            log(self.conn, logging.ERROR, "on_close raised", error=failure)
+        self._reactor.post(partial(self._service.on_gone, self, reason))
 
     # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def server(self) -> MessageServer | None:
+        """Whose connection it is; a client's is nobody's."""
+        return self._service.server
 
     @property
     def traffic(self) -> Traffic:
@@ -1200,7 +1069,7 @@ class Session(Generic[C]):
 
     def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
         """Send a message; the future of its reply. See `ClientConn.call`."""
-        with self._lock:
+        with self.connection.lock:
             if self.pending_calls is None:
                 self.pending_calls = PendingCalls(
                     self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
@@ -1223,7 +1092,7 @@ class Session(Generic[C]):
 
     def _handle_unwanted(self, message: Any) -> None:
         """It answers no call. On a worker."""
-        on_message = self._callbacks.on_message
+        on_message = self._service.callbacks.on_message
         if on_message is not None:
             on_message(message, self.conn)
         else:
@@ -1253,7 +1122,7 @@ class Session(Generic[C]):
         if not self._sees_through:
             raise self._closed_error()
         pending = connection.pending + self._uncollected + len(frame)
-        if pending > self._options.connection.output_limit or self._ledger.refuses(
+        if pending > self._service.options.connection.output_limit or self._ledger.refuses(
             len(frame), pending - len(frame)
         ):
             raise self._full_error()
@@ -1269,23 +1138,12 @@ class Session(Generic[C]):
         self._reactor.wake()
 
     def _closed_error(self) -> ConnectionClosedError:
-        if self.connection.state in _NOT_YET_OPEN:
-            return ConnectionClosedError(
-                f"{self.conn} is not connected yet: nothing was queued; wait_connected() comes first"
-            )
-        return ConnectionClosedError(f"{self.conn} is closing or closed: nothing was queued")
+        return not_open(self.conn, self.connection.state)
 
     def _full_error(self) -> WouldBlockError:
         waiting = self.connection.pending + max(0, self._uncollected)
-        limit = self._options.connection.output_limit
-        ledger = self._ledger
-        why = f"and the limit is {limit}"
-        if waiting < limit and ledger.total > ledger.high:
-            why = f"and all connections together hold {ledger.total} of {ledger.limit}"
-        return WouldBlockError(
-            f"{waiting} bytes wait to be sent on {self.conn}, {why}: nothing was queued; wait until "
-            f"the peer has read, or give it up"
-        )
+        limit = self._service.options.connection.output_limit
+        return too_much(self.conn, waiting, limit, self._ledger)
 
     def close(
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
@@ -1331,7 +1189,7 @@ class Session(Generic[C]):
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`."""
-        with self._lock:
+        with self.connection.lock:
             if self._cancelled is None:
                 self._cancelled = self._reactor.system.event()
         # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
@@ -1344,7 +1202,7 @@ class Session(Generic[C]):
         return self._monotonic()
 
     def _wake_waiting(self) -> None:
-        with self._lock:
+        with self.connection.lock:
             if self._cancelled is not None:
                 self._cancelled.set()
 
@@ -1353,11 +1211,6 @@ def _raising(error: Exception) -> Iterator[Frame]:
     """For a decoder that has raised at once: as one that does so when it is asked for its first frame."""
     yield from ()
     raise error
-
-
-def _held_by(items: list[Item]) -> int:
-    """Bytes for which the ledger is charged."""
-    return sum(item[5] - item[4] + MESSAGE_COST for item in items)
 
 
 def _find_nothing(_number: int) -> Entry[object] | None:
