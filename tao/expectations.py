@@ -20,15 +20,32 @@ __all__ = ["Expectations"]
 
 
 class Expectations:
-    """Calls `expire`, with the reason in words, when the peer is late."""
+    """Calls `expire`, with the reason in words, when the peer is late.
 
-    __slots__ = ("_connection", "_expire", "_first", "_frame", "_keeper", "_partial", "_reactor")
+    `is_partial` says whether a frame has begun, and the rest of it is missing.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_expire",
+        "_first",
+        "_frame",
+        "_is_partial",
+        "_keeper",
+        "_partial",
+        "_reactor",
+    )
 
     def __init__(
-        self, reactor: Reactor, connection: Connection, expire: Callable[[str], object]
+        self,
+        reactor: Reactor,
+        connection: Connection,
+        is_partial: Callable[[], bool],
+        expire: Callable[[str], object],
     ) -> None:
         self._reactor = reactor
         self._connection = connection
+        self._is_partial = is_partial
         self._expire = expire
         self._keeper: HeartbeatKeeper | None = None
         self._first: InputDeadline | None = None
@@ -47,14 +64,14 @@ class Expectations:
         self._first = self._deadline(seconds, is_missing, text)
         self._first.begin()
 
-    def expect_rest(self, seconds: float, came_before: int, is_missing: Callable[[], bool]) -> None:
+    def expect_rest(self, seconds: float, came_before: int) -> None:
         """Of a frame, before which so many have come: in `seconds` from when it was first asked for."""
         if self._partial == came_before:
             return
         self._partial = came_before
         if self._frame is None:
             text = f"a frame was not whole {seconds:g} s after it began"
-            self._frame = self._deadline(seconds, is_missing, text)
+            self._frame = self._deadline(seconds, self._is_partial, text)
         self._frame.begin()
 
     def forget_rest(self) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from reactor import CloseReason, Ledger, Reactor, WorkerPool
+from tao.context import Context
 from tao.interfaces import MessageServer, WriteCloser
 from tao.metrics import Metrics
-from tao.registry import MessageRegistry
+from tao.registry import Handler, MessageRegistry
 from tao.session_options import Callbacks, SessionOptions
 
 __all__ = ["Service"]
@@ -48,3 +49,18 @@ class Service(Generic[C, S]):
     metrics: Metrics = field(default_factory=Metrics)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     """What each connection's handlers begin with: a copy, which costs the same however much is in it."""
+    on_message: Handler[object] | None = field(init=False)
+    """The callback as the handler of what is registered without one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "on_message", _handler_of(self.callbacks.on_message))
+
+
+def _handler_of(on_message: Callable[[object, Any], object] | None) -> Handler[object] | None:
+    if on_message is None:
+        return None
+
+    def handle(context: Context[object], conn: WriteCloser) -> None:
+        on_message(context.message, conn)
+
+    return handle

@@ -4,6 +4,10 @@ Owns the way of a message: from the bytes that came, through the codec and the r
 handler on the loop or on a worker, and of the reply back to the connection. It does not own the socket
 or the state (`reactor.connection`), nor say how connections come about (`tao.server`, `tao.client`).
 
+What a session has to do with, and where it is: what is the same for all of an owner's (`tao.service`), what
+stands in line (`tao.waiting`), who is let in (`tao.admission`), what is late (`tao.expectations`), how errors
+are told (`tao.reports`), timers (`tao.timers`) and calls (`tao.calls`).
+
 Order is its promise: the messages of one connection are handled one at a time, in the order in which
 they came, whichever thread handles them; so are its timers, and the callbacks on_connect, on_message,
 on_error and on_close. What waits stands in `_inbox`. The loop's thread alone takes things from there:
@@ -53,7 +57,7 @@ from tao.message import Message
 from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Traffic
 from tao.rate import TokenBucket
 from tao.refused_writes import not_open, too_much
-from tao.registry import Entry, Handler
+from tao.registry import Entry
 from tao.reports import costs_connection, log, log_error, tell
 from tao.service import Service
 from tao.timers import ConnectionTimers
@@ -73,6 +77,9 @@ _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING, ConnectionState.
 # What a session has for its input until a frame comes in pieces: many never need one of their own.
 # Only looked at.
 _NOTHING_KEPT = ReceiveBuffer()
+
+# And for what waits, until something does. Only looked at.
+_NOTHING_WAITS: list[Item] = []
 
 
 class Session(Generic[C]):
@@ -152,7 +159,7 @@ class Session(Generic[C]):
         self._pool = service.pool
         self._ledger = service.ledger
         self._metrics = service.metrics
-        self._on_message = _handler_of(service.callbacks.on_message, conn)
+        self._on_message = service.on_message
         self._admission: Admission | None = None  # made by the first frame that needs it
         self._limit_frames(frame_bucket)
         # Written once, before it opens or then.
@@ -186,7 +193,7 @@ class Session(Generic[C]):
         self._backlog = False  # whether the input begins with frames for which there was no room
         # Whether that is being decoded: replies to some of it may be sent, and others are still to come.
         self._reads_backlog = False
-        self._inbox: list[Item] = []
+        self._inbox = _NOTHING_WAITS  # `_own_inbox` makes one of its own
         # Bytes of what is in the inbox; what the ledger has of them and of the input; and of what is in the
         # batch, all of which it has.
         self._held = self._charged = self._batch_held = 0
@@ -232,7 +239,7 @@ class Session(Generic[C]):
             self._find = _find_nothing
             self._admission = Admission(registry, bucket)
 
-    # -- the hot path: decode, handle, reply -----------------------------------------------------
+    # -- the hot path: decode, handle, reply ---------------------------------------------------------
 
     def handle_data(self, data: bytes) -> bytes | None:
         """Bytes came: make messages of them, and run inline handlers at once. The loop's thread.
@@ -296,8 +303,7 @@ class Session(Generic[C]):
     def _fail_one(self, error: BaseException, data: bytes) -> None:
         """Reading or handling the one message in `data` has raised."""
         if isinstance(error, (Exception, SystemExit)):
-            self._inbox.append(self._failure(error, data, 0, len(data)))
-            self._held += len(data) + MESSAGE_COST
+            self._line_up(self._failure(error, data, 0, len(data)))
         else:
             self._pass_on(error)
 
@@ -330,6 +336,8 @@ class Session(Generic[C]):
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._find
+        if inbox is _NOTHING_WAITS:
+            self._inbox = inbox = []
         connection, ledger = self.connection, self._ledger
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
@@ -420,7 +428,7 @@ class Session(Generic[C]):
             self._batch_held = held = self._held
             ledger.moved += held - self._charged
             self._held = self._charged = 0
-            self._batch, self._inbox = inbox, []
+            self._batch, self._inbox = inbox, _NOTHING_WAITS
             self._pool.submit(self)
             if ledger.posted + ledger.moved > ledger.high:
                 ledger.press()
@@ -503,7 +511,7 @@ class Session(Generic[C]):
         self._ledger.moved -= self._batch_held
         self._batch_held = 0
         if left:
-            self._inbox[:0] = batch[-left:]
+            self._own_inbox()[:0] = batch[-left:]
             self._held += held_by(batch[-left:])
         elif not (self._inbox or self._input.size or self._interrupted) and (
             connection.undisturbed
@@ -511,15 +519,7 @@ class Session(Generic[C]):
             return  # the usual case: nothing has come in the meantime
         self._advance()
 
-    # -- the inbox: whose turn it is -------------------------------------------------------------
-
-    def _submit(self) -> None:
-        """Give all that waits to a worker, as one batch."""
-        self._batch, self._inbox = self._inbox, []
-        self._batch_held, self._held = self._held, 0
-        self._ledger.moved += self._batch_held
-        self._charge()
-        self._pool.submit(self)
+    # -- the inbox: whose turn it is -----------------------------------------------------------------
 
     def _advance(self) -> None:
         """Let go on whatever can. For when something has come free. The loop's thread."""
@@ -553,51 +553,6 @@ class Session(Generic[C]):
         self._after_decode()
         self.connection.check_drained()
 
-    @property
-    def _sees_through(self) -> bool:
-        """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
-        state = self.connection.state
-        return state is ConnectionState.OPEN or (
-            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
-        )
-
-    def _may_go_on(self) -> bool:
-        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
-
-    def _charge(self) -> None:
-        """Have the ledger say what is held now, beside the batch, of what has been read."""
-        ledger = self._ledger
-        held = self._held + self._input.size
-        ledger.moved += held - self._charged
-        self._charged = held
-        if ledger.posted + ledger.moved > ledger.high:
-            ledger.press()
-
-    def weigh(self) -> None:
-        """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
-        ledger, connection = self._ledger, self.connection
-        connection.squeeze(ledger.share if ledger.pressed else None)
-        paused = connection.paused & Pause.MEMORY
-        if not (ledger.pressed and self.bytes_held > ledger.share):
-            if paused:
-                connection.resume_reading(Pause.MEMORY)
-        elif not paused:
-            self._starved_since = self._reactor.pass_time
-            connection.pause_reading(Pause.MEMORY)
-        else:
-            # The beginning of a frame that never gets its turn to come in whole would be held for ever:
-            # also the peer's end is not heard of as long as nothing is read.
-            limit = self._service.options.frame_timeout
-            if (
-                limit is not None
-                and self._reactor.pass_time - self._starved_since > limit
-                and self._batch is None
-                and not (self._inbox or self._backlog)
-            ):
-                self._expire(
-                    f"memory was short, and there was none for the rest of a frame in {limit:g} s"
-                )
-
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
         self._charge()
@@ -617,6 +572,14 @@ class Session(Generic[C]):
         elif self.connection.paused & Pause.WORK:
             self.connection.resume_reading(Pause.WORK)
 
+    def _submit(self) -> None:
+        """Give all that waits to a worker, as one batch."""
+        self._batch, self._inbox = self._inbox, _NOTHING_WAITS
+        self._batch_held, self._held = self._held, 0
+        self._ledger.moved += self._batch_held
+        self._charge()
+        self._pool.submit(self)
+
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
@@ -629,7 +592,7 @@ class Session(Generic[C]):
             if reply is not None:
                 replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
-            self._inbox.insert(0, self._failure(error, data, start, end))
+            self._own_inbox().insert(0, self._failure(error, data, start, end))
             self._held += end - start + MESSAGE_COST
         except BaseException as error:
             self._pass_on(error)
@@ -646,6 +609,102 @@ class Session(Generic[C]):
             raise error
 
         self._reactor.post(interrupt)
+
+    def _may_go_on(self) -> bool:
+        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
+
+    @property
+    def _sees_through(self) -> bool:
+        """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
+        state = self.connection.state
+        return state is ConnectionState.OPEN or (
+            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
+        )
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way that may still write. The loop's thread."""
+        if self._batch is not None or self._inbox or self._backlog or self._reads_backlog:
+            return False
+        # What one codec took for the beginning of a frame may be whole ones to the next.
+        return self.codec is self._decoded_by or not self._input.size
+
+    def refuse(self, error: BaseException) -> None:
+        """There are no workers any more; called instead of `run`. The loop's thread."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        if self.connection.state is ConnectionState.CLOSED:
+            # What is left is owed to the application: here, if it cannot be elsewhere.
+            self._batch = batch
+            self.run(self._monotonic())
+            self.finish()
+        else:
+            self._own_inbox()[:0] = batch
+            self._held += self._batch_held
+            self._ledger.moved -= self._batch_held
+            self._batch_held = 0
+            self._charge()
+            self.connection.fail(error)
+
+    # -- the inbox: what is put in and taken out -----------------------------------------------------
+
+    def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
+        """Run something that is no message in this connection's order. The loop's thread.
+
+        What is `owed` is run even if the connection ends first: by this session, or, when it has
+        begun its last call, by the one that `adopt`s what is left.
+        """
+        self._calls = True
+        self._line_up(as_item(function, is_owed=owed))
+        if self._batch is None:
+            self._after_decode()
+        else:
+            self._charge()
+
+    def adopt(self, former: Session[C]) -> None:
+        """Run what another session of the same client owes and can no longer run. The loop's thread."""
+        waiting, former._inbox = former._inbox, _NOTHING_WAITS
+        former._held = 0
+        former._charge()
+        for handler, _, function, _, _, _ in waiting:
+            if handler is owed:
+                self.enqueue(function, owed=True)
+
+    def _line_up(self, item: Item) -> None:
+        """Behind all that waits."""
+        self._own_inbox().append(item)
+        self._held += item[5] - item[4] + MESSAGE_COST
+
+    def _own_inbox(self) -> list[Item]:
+        if self._inbox is _NOTHING_WAITS:
+            self._inbox = []
+        return self._inbox
+
+    def _read_again(self) -> None:
+        """The codec has changed: what was read ahead and not handled is the new one's to decode."""
+        self._forget_rest()
+        if self._admission is not None:
+            self._admission.forget_front()
+        self._decoded_by = self.codec
+        self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
+        pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
+        pieces.append(self._input.take() if self._input.size else b"")
+        # What came from no bytes stays: timers, callbacks.
+        self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
+        self._held = held_by(self._inbox)
+        data = b"".join(pieces)
+        self._backlog = bool(data)
+        if data:
+            self._own_input().put(data)
+        self.connection.resume_reading(Pause.PROTOCOL)
+
+    def _drop_waiting(self) -> None:
+        """The end is one after which nothing more is begun, but for what the application is owed."""
+        self._unhandled += sum(item[0] not in NO_MESSAGE for item in self._inbox)
+        self._inbox[:] = [item for item in self._inbox if item[0] is owed]
+        self._held = held_by(self._inbox)
+        self._backlog = False
+
+    # -- input that cannot be decoded yet ------------------------------------------------------------
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
@@ -680,8 +739,7 @@ class Session(Generic[C]):
             except Exception as error:  # its value is not waited for, whatever it is
                 if isinstance(error, TaoError) and not ends_stream(error):
                     self.messages_in += 1
-                    self._inbox.append(self._failure(error, b"", 0, 0))
-                    self._held += MESSAGE_COST
+                    self._line_up(self._failure(error, b"", 0, 0))
                     self._own_input().skip(max(0, needed - len(data)))
                 else:
                     self._fail_stream(error, data)
@@ -729,95 +787,58 @@ class Session(Generic[C]):
         """There is part of a frame; if it was not there before, its time begins."""
         seconds = self._service.options.frame_timeout
         if seconds is not None:
-            self._expecting().expect_rest(
-                seconds, self.messages_in, lambda: self._input.begun and not self._backlog
-            )
-
-    def _expecting(self) -> Expectations:
-        if self._expectations is None:
-            self._expectations = Expectations(self._reactor, self.connection, self._expire)
-        return self._expectations
+            self._expecting().expect_rest(seconds, self.messages_in)
 
     def _forget_rest(self) -> None:
         if self._expectations is not None:
             self._expectations.forget_rest()
 
-    def _expire(self, text: str) -> None:
-        self.close(CloseCause.EXPIRED, TimeoutError(text))
+    def _is_partial(self) -> bool:
+        return self._input.begun and not self._backlog
 
-    def _read_again(self) -> None:
-        """The codec has changed: what was read ahead and not handled is the new one's to decode."""
-        self._forget_rest()
-        if self._admission is not None:
-            self._admission.forget_front()
-        self._decoded_by = self.codec
-        self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
-        pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
-        pieces.append(self._input.take() if self._input.size else b"")
-        # What came from no bytes stays: timers, callbacks.
-        self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
-        self._held = held_by(self._inbox)
-        data = b"".join(pieces)
-        self._backlog = bool(data)
-        if data:
-            self._own_input().put(data)
-        self.connection.resume_reading(Pause.PROTOCOL)
+    # -- bytes held ----------------------------------------------------------------------------------
 
-    def _drop_waiting(self) -> None:
-        """The end is one after which nothing more is begun, but for what the application is owed."""
-        self._unhandled += sum(item[0] not in NO_MESSAGE for item in self._inbox)
-        self._inbox[:] = [item for item in self._inbox if item[0] is owed]
-        self._held = held_by(self._inbox)
-        self._backlog = False
+    def _charge(self) -> None:
+        """Have the ledger say what is held now, beside the batch, of what has been read."""
+        ledger = self._ledger
+        held = self._held + self._input.size
+        ledger.moved += held - self._charged
+        self._charged = held
+        if ledger.posted + ledger.moved > ledger.high:
+            ledger.press()
 
-    def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
-        """Run something that is no message in this connection's order. The loop's thread.
-
-        What is `owed` is run even if the connection ends first: by this session, or, when it has
-        begun its last call, by the one that `adopt`s what is left.
-        """
-        self._calls = True
-        self._inbox.append(as_item(function, owed_anyway=owed))
-        self._held += MESSAGE_COST
-        if self._batch is None:
-            self._after_decode()
+    def weigh(self) -> None:
+        """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
+        ledger, connection = self._ledger, self.connection
+        connection.squeeze(ledger.share if ledger.pressed else None)
+        paused = connection.paused & Pause.MEMORY
+        if not (ledger.pressed and self.bytes_held > ledger.share):
+            if paused:
+                connection.resume_reading(Pause.MEMORY)
+        elif not paused:
+            self._starved_since = self._reactor.pass_time
+            connection.pause_reading(Pause.MEMORY)
         else:
-            self._charge()
+            # The beginning of a frame that never gets its turn to come in whole would be held for ever:
+            # also the peer's end is not heard of as long as nothing is read.
+            limit = self._service.options.frame_timeout
+            if (
+                limit is not None
+                and self._reactor.pass_time - self._starved_since > limit
+                and self._batch is None
+                and not (self._inbox or self._backlog)
+            ):
+                self._expire(
+                    f"memory was short, and there was none for the rest of a frame in {limit:g} s"
+                )
 
-    def adopt(self, former: Session[C]) -> None:
-        """Run what another session of the same client owes and can no longer run. The loop's thread."""
-        waiting, former._inbox = former._inbox, []
-        former._held = 0
-        former._charge()
-        for handler, _, function, _, _, _ in waiting:
-            if handler is owed:
-                self.enqueue(function, owed=True)
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
+        read = self._charged + self._batch_held
+        return read + self.connection.pending + max(0, self._uncollected)
 
-    def is_idle(self) -> bool:
-        """Whether nothing is under way that may still write. The loop's thread."""
-        if self._batch is not None or self._inbox or self._backlog or self._reads_backlog:
-            return False
-        # What one codec took for the beginning of a frame may be whole ones to the next.
-        return self.codec is self._decoded_by or not self._input.size
-
-    def refuse(self, error: BaseException) -> None:
-        """There are no workers any more; called instead of `run`. The loop's thread."""
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        if self.connection.state is ConnectionState.CLOSED:
-            # What is left is owed to the application: here, if it cannot be elsewhere.
-            self._batch = batch
-            self.run(self._monotonic())
-            self.finish()
-        else:
-            self._inbox[:0] = batch
-            self._held += self._batch_held
-            self._ledger.moved -= self._batch_held
-            self._batch_held = 0
-            self._charge()
-            self.connection.fail(error)
-
-    # -- errors ----------------------------------------------------------------------------------
+    # -- errors --------------------------------------------------------------------------------------
 
     def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
         """An error that came up on the loop, as an item: on_error may block, and has its turn."""
@@ -830,8 +851,7 @@ class Session(Generic[C]):
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
         report = partial(self._report_broken, error, len(data))
-        self._inbox.append((owed, False, report, data, 0, len(data)))
-        self._held += len(data) + MESSAGE_COST
+        self._line_up((owed, False, report, data, 0, len(data)))
         self.connection.pause_reading(Pause.PROTOCOL)
 
     def _report_broken(self, error: BaseException, size: int) -> None:
@@ -859,28 +879,13 @@ class Session(Generic[C]):
     def _tell(self, error: BaseException) -> None:
         tell(self.conn, error, self._service.callbacks.on_error)
 
-    # -- what the connection says ----------------------------------------------------------------
+    def _no_handler(self, number: int) -> NoReturn:
+        raise NotRegisteredError(
+            f"message number {number} is registered without a handler, and there is no on_message; "
+            f"pass one of the two"
+        )
 
-    def handle_open(self) -> None:
-        """The state is OPEN."""
-        self._opened = True
-        if self.remote_address is None:
-            self.remote_address = self.connection.address("remote")
-        if self.local_address is None:
-            self.local_address = self.connection.address("local")
-        heartbeat = self._service.options.heartbeat
-        if heartbeat is not None:
-            self._expecting().expect_signs_of_life(heartbeat, self.write)
-        seconds = self._service.options.first_message_timeout
-        if seconds is not None:
-            self._expecting().expect_message(seconds, lambda: not self.messages_in)
-        if self._service.callbacks.on_connect is not None:
-            # Owed, and queued before anything is sent: however soon the connection ends, on_connect
-            # comes before on_close.
-            self.enqueue(self._on_connect, owed=True)
-        on_open = self._service.on_open
-        if on_open is not None:
-            on_open(self)
+    # -- from the opening to the end -----------------------------------------------------------------
 
     def introduce(
         self,
@@ -903,11 +908,42 @@ class Session(Generic[C]):
         """There will be no connection. The loop's thread."""
         self.connection.fail(error)
 
+    def handle_open(self) -> None:
+        """The state is OPEN."""
+        self._opened = True
+        if self.remote_address is None:
+            self.remote_address = self.connection.address("remote")
+        if self.local_address is None:
+            self.local_address = self.connection.address("local")
+        heartbeat = self._service.options.heartbeat
+        if heartbeat is not None:
+            self._expecting().expect_signs_of_life(heartbeat, self.write)
+        seconds = self._service.options.first_message_timeout
+        if seconds is not None:
+            self._expecting().expect_message(seconds, lambda: not self.messages_in)
+        if self._service.callbacks.on_connect is not None:
+            # Owed, and queued before anything is sent: however soon the connection ends, on_connect
+            # comes before on_close.
+            self.enqueue(self._on_connect, owed=True)
+        on_open = self._service.on_open
+        if on_open is not None:
+            on_open(self)
+
     def _on_connect(self) -> None:
         on_connect = self._service.callbacks.on_connect
         assert on_connect is not None
         if on_connect(self.conn) is False:
             self.close(CloseCause.REFUSED)
+
+    def _expecting(self) -> Expectations:
+        if self._expectations is None:
+            self._expectations = Expectations(
+                self._reactor, self.connection, self._is_partial, self._expire
+            )
+        return self._expectations
+
+    def _expire(self, text: str) -> None:
+        self.close(CloseCause.EXPIRED, TimeoutError(text))
 
     @property
     def timers(self) -> ConnectionTimers:
@@ -956,19 +992,12 @@ class Session(Generic[C]):
         ):
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._calls = True
-            self._inbox.append(as_item(partial(self._tell, reason.error), owed_anyway=True))
-            self._held += MESSAGE_COST
+            self._line_up(as_item(partial(self._tell, reason.error), is_owed=True))
         self._end_timers()
         self._wake_waiting()
         # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
         # it has not decoded is still to be put where `_finish` counts it.
         self._reactor.post(self._advance)
-
-    def _no_handler(self, number: int) -> NoReturn:
-        raise NotRegisteredError(
-            f"message number {number} is registered without a handler, and there is no on_message; "
-            f"pass one of the two"
-        )
 
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
@@ -1003,54 +1032,7 @@ class Session(Generic[C]):
             log(self.conn, logging.ERROR, "on_close raised", error=failure)
         self._reactor.post(partial(self._service.on_gone, self, reason))
 
-    # -- any thread ------------------------------------------------------------------------------
-
-    @property
-    def server(self) -> MessageServer | None:
-        """Whose connection it is; a client's is nobody's."""
-        return self._service.server
-
-    @property
-    def traffic(self) -> Traffic:
-        """What has passed so far."""
-        connection = self.connection
-        return self.messages_in, connection.bytes_received, connection.bytes_sent
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
-        read = self._charged + self._batch_held
-        return read + self.connection.pending + max(0, self._uncollected)
-
-    @property
-    def batch(self) -> object:
-        """What a worker has, or is about to get; None if nothing. Any thread; a moment old.
-
-        To tell one batch from the next, and to be let go soon.
-        """
-        return self._batch
-
-    @property
-    def unhandled(self) -> int:
-        """Messages that came whose handlers have not returned. Any thread; a moment old."""
-        batch = self._batch
-        return len(self._inbox) + (0 if batch is None else len(batch))
-
-    @property
-    def heart_beat(self) -> float:
-        """The Unix time in seconds of the last byte's arrival, by our own clock."""
-        clock = self._reactor.clock
-        return clock.unix() - (clock.monotonic() - self.connection.last_received)
-
-    def on_loop(self, function: Callable[[int], object], argument: int) -> None:
-        """Call a method of the connection's on the loop's thread: now, if this is it."""
-        if self._reactor.in_loop_thread():
-            function(argument)
-        else:
-            try:
-                self._reactor.call_soon_threadsafe(function, argument)
-            except ReactorClosedError:
-                pass  # then there is nothing to pause or to resume
+    # -- any thread: what is written -----------------------------------------------------------------
 
     def write(self, message: Message) -> bool:
         """Encode a message and queue it. See `Conn.write`."""
@@ -1066,53 +1048,6 @@ class Session(Generic[C]):
         if result is WriteResult.ABOVE_HIGH:
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
-
-    def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
-        """Send a message; the future of its reply. See `ClientConn.call`."""
-        with self.connection.lock:
-            if self.pending_calls is None:
-                self.pending_calls = PendingCalls(
-                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
-                )
-                # From here on what comes without a handler may be a reply.
-                self._on_message = self._handle_reply
-        return self.pending_calls.call(message, timeout, reply)
-
-    def _write_in_line(self, message: Message) -> None:
-        """As `write`, but where other threads' writes are, even for the handler in hand."""
-        result = self.connection.write(self.codec.encode(message))
-        if result is WriteResult.CLOSED:
-            raise self._closed_error()
-        if result is WriteResult.FULL:
-            raise self._full_error()
-
-    def _handle_reply(self, context: Context[Any], _conn: WriteCloser) -> None:
-        assert self.pending_calls is not None
-        self.pending_calls.receive(context.message)
-
-    def _handle_unwanted(self, message: Any) -> None:
-        """It answers no call. On a worker."""
-        on_message = self._service.callbacks.on_message
-        if on_message is not None:
-            on_message(message, self.conn)
-        else:
-            self._report(
-                NotRegisteredError(f"{message!r} answers no call, and there is no on_message"),
-                False,
-            )
-
-    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
-        """A frame for many, of whom this connection's own handler is the sender."""
-        try:
-            self._write_own(frame)  # in line with what it has written
-            return WriteResult.ACCEPTED
-        except ConnectionClosedError:
-            return WriteResult.CLOSED
-        except WouldBlockError:  # to be refused again, or to make room
-            result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
-            if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
-                self._ledger.post(len(frame))
-            return result
 
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
@@ -1137,6 +1072,19 @@ class Session(Generic[C]):
         self._reactor.post(self.collect)
         self._reactor.wake()
 
+    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
+        """A frame for many, of whom this connection's own handler is the sender."""
+        try:
+            self._write_own(frame)  # in line with what it has written
+            return WriteResult.ACCEPTED
+        except ConnectionClosedError:
+            return WriteResult.CLOSED
+        except WouldBlockError:  # to be refused again, or to make room
+            result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
+            if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
+                self._ledger.post(len(frame))
+            return result
+
     def _closed_error(self) -> ConnectionClosedError:
         return not_open(self.conn, self.connection.state)
 
@@ -1144,6 +1092,38 @@ class Session(Generic[C]):
         waiting = self.connection.pending + max(0, self._uncollected)
         limit = self._service.options.connection.output_limit
         return too_much(self.conn, waiting, limit, self._ledger)
+
+    def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
+        """Send a message; the future of its reply. See `ClientConn.call`."""
+        with self.connection.lock:
+            if self.pending_calls is None:
+                self.pending_calls = PendingCalls(
+                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
+                )
+                # From here on what comes without a handler may be a reply.
+                self._on_message = self.pending_calls.receive
+        return self.pending_calls.call(message, timeout, reply)
+
+    def _write_in_line(self, message: Message) -> None:
+        """As `write`, but where other threads' writes are, even for the handler in hand."""
+        result = self.connection.write(self.codec.encode(message))
+        if result is WriteResult.CLOSED:
+            raise self._closed_error()
+        if result is WriteResult.FULL:
+            raise self._full_error()
+
+    def _handle_unwanted(self, message: Any) -> None:
+        """It answers no call. On a worker."""
+        on_message = self._service.callbacks.on_message
+        if on_message is not None:
+            on_message(message, self.conn)
+        else:
+            self._report(
+                NotRegisteredError(f"{message!r} answers no call, and there is no on_message"),
+                False,
+            )
+
+    # -- any thread: what is decided -----------------------------------------------------------------
 
     def close(
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
@@ -1178,6 +1158,23 @@ class Session(Generic[C]):
             self._reactor.post(self._advance)
             self._pool.wake()
 
+    def on_loop(self, function: Callable[[int], object], argument: int) -> None:
+        """Call a method of the connection's on the loop's thread: now, if this is it."""
+        if self._reactor.in_loop_thread():
+            function(argument)
+        else:
+            try:
+                self._reactor.call_soon_threadsafe(function, argument)
+            except ReactorClosedError:
+                pass  # then there is nothing to pause or to resume
+
+    # -- any thread: what handlers and others ask ----------------------------------------------------
+
+    @property
+    def server(self) -> MessageServer | None:
+        """Whose connection it is; a client's is nobody's."""
+        return self._service.server
+
     @property
     def cancelled(self) -> bool:
         """Whether replies are no longer wanted."""
@@ -1197,14 +1194,40 @@ class Session(Generic[C]):
             self._cancelled.wait(timeout)
         return self.cancelled
 
-    def monotonic(self) -> float:
-        """The loop's time, in seconds, for the deadlines of contexts."""
-        return self._monotonic()
-
     def _wake_waiting(self) -> None:
         with self.connection.lock:
             if self._cancelled is not None:
                 self._cancelled.set()
+
+    def monotonic(self) -> float:
+        """The loop's time, in seconds, for the deadlines of contexts."""
+        return self._monotonic()
+
+    @property
+    def heart_beat(self) -> float:
+        """The Unix time in seconds of the last byte's arrival, by our own clock."""
+        clock = self._reactor.clock
+        return clock.unix() - (clock.monotonic() - self.connection.last_received)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+        connection = self.connection
+        return self.messages_in, connection.bytes_received, connection.bytes_sent
+
+    @property
+    def batch(self) -> object:
+        """What a worker has, or is about to get; None if nothing. Any thread; a moment old.
+
+        To tell one batch from the next, and to be let go soon.
+        """
+        return self._batch
+
+    @property
+    def unhandled(self) -> int:
+        """Messages that came whose handlers have not returned. Any thread; a moment old."""
+        batch = self._batch
+        return len(self._inbox) + (0 if batch is None else len(batch))
 
 
 def _raising(error: Exception) -> Iterator[Frame]:
@@ -1216,16 +1239,3 @@ def _raising(error: Exception) -> Iterator[Frame]:
 def _find_nothing(_number: int) -> Entry[object] | None:
     """For a session that lets nothing in without having looked at it."""
     return None
-
-
-def _handler_of(
-    on_message: Callable[[object, C], object] | None, conn: C
-) -> Handler[object] | None:
-    """on_message as the handler of what is registered without one."""
-    if on_message is None:
-        return None
-
-    def handle(context: Context[object], _conn: WriteCloser) -> None:
-        on_message(context.message, conn)
-
-    return handle

@@ -41,9 +41,9 @@ NO_MESSAGE = (call, owed)
 """The handlers of what is no message: it is not counted as handled, nor told of as unhandled."""
 
 
-def as_item(function: Callable[[], object], *, owed_anyway: bool = False) -> Item:
-    """Something that is no message; `owed_anyway`: it is run even if the connection has ended."""
-    return (owed if owed_anyway else call, False, function, b"", 0, 0)
+def as_item(function: Callable[[], object], *, is_owed: bool = False) -> Item:
+    """Something that is no message; `is_owed`: it is run even if the connection has ended."""
+    return (owed if is_owed else call, False, function, b"", 0, 0)
 
 
 def held_by(items: Iterable[Item]) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from reactor import READ, WRITE, Connection, ConnectionState, Connector, Pause, WorkerPool
 from reactor.testing.threads import SimulatedEvent
 from tao import Server
-from tao.session import Session
+from tao.session import _NOTHING_KEPT, _NOTHING_WAITS, Session
 from tao.waiting import NO_MESSAGE, held_by
 
 __all__ = [
@@ -34,6 +34,8 @@ _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING)
 
 def check_counts(session: Session[Any], longest_frame: int) -> str | None:
     """What is counted wrongly, or is more than may be; None if all is right."""
+    if _NOTHING_WAITS or _NOTHING_KEPT.begun:
+        return "something was put where nothing stands, for all sessions"
     connection = session.connection
     if connection.state is ConnectionState.CLOSED:
         return None

@@ -636,14 +636,14 @@ OTHERS = (
     _defect(
         "what is left of a batch is dropped",
         _SESSION + "finish",
-        "self._inbox[:0] = batch[-left:]",
+        "self._own_inbox()[:0] = batch[-left:]",
         "pass",
     ),
     _defect(
         "what is left of a batch comes later",
         _SESSION + "finish",
-        "self._inbox[:0] = batch[-left:]",
-        "self._inbox += batch[-left:]",
+        "self._own_inbox()[:0] = batch[-left:]",
+        "self._own_inbox().extend(batch[-left:])",
     ),
     _defect(
         "a message overtakes what waits",
