@@ -4,9 +4,9 @@ Owns the way of a message: from the bytes that came, through the codec and the r
 handler on the loop or on a worker, and of the reply back to the connection. It does not own the socket
 or the state (`reactor.connection`), nor say how connections come about (`tao.server`, `tao.client`).
 
-What a session has to do with, and where it is: what is the same for all of an owner's (`tao.service`), what
-stands in line (`tao.waiting`), who is let in (`tao.admission`), what is late (`tao.expectations`), how errors
-are told (`tao.reports`), timers (`tao.timers`) and calls (`tao.calls`).
+Elsewhere is what is the same for all connections of an owner (`tao.service`), the form in which a message
+waits (`tao.waiting`), who is let in (`tao.admission`), who is late (`tao.expectations`), how errors are
+told (`tao.reports`), and what only some connections have: timers (`tao.timers`), calls (`tao.calls`).
 
 Order is its promise: the messages of one connection are handled one at a time, in the order in which
 they came, whichever thread handles them; so are its timers, and the callbacks on_connect, on_message,
