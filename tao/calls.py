@@ -18,7 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 from reactor import CloseReason, Reactor, Timeout
 from tao.codec import Codec
+from tao.context import Context
 from tao.errors import ConnectionClosedError
+from tao.interfaces import WriteCloser
 from tao.message import Message
 
 __all__ = ["CorrelatingCodec", "PendingCalls"]
@@ -124,8 +126,9 @@ class PendingCalls:
         """The loop's thread."""
         _fail(call.future, TimeoutError("no reply came in time"))
 
-    def receive(self, message: Any) -> None:
-        """A message that has no handler of its own. In the connection's order."""
+    def receive(self, context: Context[Any], _conn: WriteCloser) -> None:
+        """The handler of what is registered without one. In the connection's order."""
+        message = context.message
         correlation = _correlation_of(self._codec())
         with self._lock:
             call: _Call | None = None

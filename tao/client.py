@@ -5,7 +5,6 @@ Owns one connection to a server, and the loop and worker that drive it unless it
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import logging
 import socket
@@ -22,6 +21,7 @@ from reactor import (
     ConnectionOptions,
     ConnectionState,
     Connector,
+    Ledger,
     Reactor,
     Timeout,
     TlsStream,
@@ -35,7 +35,9 @@ from tao.errors import ConnectionClosedError, TaoError, WouldBlockError
 from tao.heartbeat import Heartbeat
 from tao.message import Message
 from tao.registry import MessageRegistry, default_registry
-from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
+from tao.service import Service
+from tao.session import Session
+from tao.session_options import FRAME_TIMEOUT, Callbacks, SessionOptions
 from tao.timers import ConnectionTimers
 
 __all__ = ["ClientConn"]
@@ -75,12 +77,10 @@ class ClientConn(Conn["ClientConn"]):
     __slots__ = (
         "_address",
         "_attempts",
-        "_callbacks",
         "_closing",
         "_codec",
         "_connect_timeout",
         "_connector",
-        "_context",
         "_given_reactor",
         "_kept_timers",
         "_net_id",
@@ -88,15 +88,14 @@ class ClientConn(Conn["ClientConn"]):
         "_offline_limit",
         "_offline_size",
         "_opened_at",
-        "_options",
         "_over",
         "_pool",
         "_reactor",
         "_reason",
         "_reconnect",
-        "_registry",
         "_retry",
         "_server_hostname",
+        "_service",
         "_settled",
         "_started",
         "_tls",
@@ -141,8 +140,7 @@ class ClientConn(Conn["ClientConn"]):
             # A scope is this machine's own: no certificate has it.
             self._server_hostname = address[0].partition("%")[0]
         self._reconnect = reconnect
-        self._registry = registry
-        self._options = SessionOptions(
+        session_options = SessionOptions(
             buffer_size=buffer_size,
             close_on_error=close_on_error,
             heartbeat=heartbeat,
@@ -152,7 +150,6 @@ class ClientConn(Conn["ClientConn"]):
         self._given_reactor = reactor
         self._reactor = Reactor() if reactor is None else reactor
         self._pool = WorkerPool(self._reactor, worker_size=1, executor=executor)
-        self._callbacks = Callbacks(on_connect, on_message, on_close, on_error)
         # The loop's thread.
         self._connector: Connector | None = None
         self._retry: Timeout | None = None
@@ -171,7 +168,17 @@ class ClientConn(Conn["ClientConn"]):
         self._started = False
         self._over = False  # closed, on_close has returned, and what was ours is released
         self._reason: CloseReason | None = None
-        self._context = contextvars.copy_context()  # what every connection's handlers begin with
+        self._service: Service[ClientConn, Session[ClientConn]] = Service(
+            reactor=self._reactor,
+            pool=self._pool,
+            registry=registry,
+            callbacks=Callbacks(on_connect, on_message, on_close, on_error),
+            options=session_options,
+            ledger=Ledger(self._reactor, room=buffer_size),
+            on_gone=self._handle_gone,
+            on_open=self._handle_open,
+            pause_on_output=False,
+        )
         self._net_id = next(_net_ids)
         self._session = self._make_session()
         self._kept_timers = ConnectionTimers(self._reactor, self._enqueue)
@@ -188,17 +195,9 @@ class ClientConn(Conn["ClientConn"]):
         return Session(
             self,
             self._net_id,
-            reactor=self._reactor,
-            pool=self._pool,
-            registry=self._registry,
+            self._service,
             codec=self._codec,
-            callbacks=self._callbacks,
-            options=self._options,
-            on_gone=self._handle_gone,
-            on_open=self._handle_open,
             tls=tls,
-            pause_on_output=False,
-            context=self._context,
         )
 
     @property

@@ -60,7 +60,9 @@ from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
 from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
 from tao.relay import ALONE, Relay, RelayedMessage, own_net_id
-from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
+from tao.service import Service
+from tao.session import Session
+from tao.session_options import FRAME_TIMEOUT, Callbacks, SessionOptions
 from tao.stop_report import StopReport
 
 __all__ = ["Address", "Server", "ServerConn"]
@@ -226,6 +228,7 @@ class Server:
         self._pool: WorkerPool | None = None
         self._memory_limit = memory_limit
         self._budget: MemoryBudget | None = None  # likewise
+        self._service: Service[ServerConn, Session[ServerConn]] | None = None  # likewise
         self._backplane = backplane
         self._relay: Relay | None = None  # likewise
         self._net_ids = itertools.count(1)
@@ -308,6 +311,19 @@ class Server:
                 self._options.buffer_size,
                 self._snapshot,
             )
+            self._service = Service(
+                reactor=self._reactor,
+                pool=self._pool,
+                registry=self._registry,
+                callbacks=self._callbacks,
+                options=self._options,
+                ledger=self._budget.ledger,
+                on_gone=self._handle_gone,
+                on_open=self._handle_open,
+                server=self,
+                metrics=self._metrics,
+                context=self._context,
+            )
         if self._backplane is not None and self._relay is None:
             self._relay = Relay(self._backplane, self._reactor, self._handle_relayed)
         return self._reactor
@@ -316,9 +332,7 @@ class Server:
         bound = listening.sock.getsockname()
         # Where all that comes by it has arrived, unless it listens everywhere.
         local = None if isinstance(bound, tuple) and bound[0] in ("0.0.0.0", "::") else bound
-        accept = partial(
-            self._handle_accepted, listening, local, self._handle_gone, self._handle_open
-        )
+        accept = partial(self._handle_accepted, listening, local)
         acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             acceptor.pause()
@@ -568,17 +582,15 @@ class Server:
         self,
         listening: Listening,
         local: SocketAddress | None,
-        on_gone: Callable[[Session[ServerConn], CloseReason], None],
-        on_open: Callable[[Session[ServerConn]], None],
         sock: socket.socket,
         address: SocketAddress,
     ) -> None:
-        """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
-        reactor, pool, budget = self._reactor, self._pool, self._budget
-        assert reactor is not None and pool is not None and budget is not None
+        """The loop's thread."""
+        service = self._service
+        assert service is not None
         host = _host_of_peer(address)
         if listening.proxies is None:
-            why = self._limits.refusal(host, reactor.pass_time)
+            why = self._limits.refusal(host, service.reactor.pass_time)
         else:
             # The limits are the client's, of whom nothing is known yet.
             host = ""
@@ -599,22 +611,12 @@ class Server:
         session: Session[ServerConn] = Session(
             conn,
             net_id,
-            reactor=reactor,
-            pool=pool,
-            registry=self._registry,
+            service,
             codec=self._codec,
-            callbacks=self._callbacks,
-            options=self._options,
-            on_gone=on_gone,
-            on_open=on_open,
-            server=self,
             remote_address=address,
             local_address=local,
             preface=reader,
             tls=None if self._tls is None else TlsStream(self._tls, server_side=True),
-            ledger=budget.ledger,
-            metrics=self._metrics,
-            context=self._context,
             host=host,
             frame_bucket=self._limits.enter(host),
         )

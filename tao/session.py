@@ -1,10 +1,12 @@
 """What runs on a connection, at either end.
 
-Contents: Callbacks, SessionOptions, Session.
-
 Owns the way of a message: from the bytes that came, through the codec and the registry, to its
 handler on the loop or on a worker, and of the reply back to the connection. It does not own the socket
 or the state (`reactor.connection`), nor say how connections come about (`tao.server`, `tao.client`).
+
+Elsewhere is what is the same for all connections of an owner (`tao.service`), the form in which a message
+waits (`tao.waiting`), who is let in (`tao.admission`), who is late (`tao.expectations`), how errors are
+told (`tao.reports`), and what only some connections have: timers (`tao.timers`), calls (`tao.calls`).
 
 Order is its promise: the messages of one connection are handled one at a time, in the order in which
 they came, whichever thread handles them; so are its timers, and the callbacks on_connect, on_message,
@@ -17,70 +19,54 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from reactor import (
     CloseCause,
     CloseReason,
     Connection,
-    ConnectionOptions,
     ConnectionState,
-    Ledger,
     Pause,
     Preface,
-    Reactor,
     ReactorClosedError,
     ReceiveBuffer,
     SocketAddress,
     TlsStream,
-    WorkerPool,
     WriteResult,
 )
 from tao.admission import Admission, ends_stream
 from tao.calls import PendingCalls
 from tao.codec import Codec, Frame
 from tao.context import Context
-from tao.deadline import InputDeadline
 from tao.errors import (
     AdmissionError,
     ConnectionClosedError,
     FrameTooLargeError,
     NotRegisteredError,
     TaoError,
-    UndefinedMessageError,
     WouldBlockError,
 )
-from tao.heartbeat import Heartbeat, HeartbeatKeeper
+from tao.expectations import Expectations
 from tao.interfaces import MessageServer, WriteCloser
 from tao.message import Message
-from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Metrics, Traffic
+from tao.metrics import SAMPLING, SAMPLING_MASK, SLOW, Traffic
 from tao.rate import TokenBucket
-from tao.registry import Entry, Handler, MessageRegistry
+from tao.refused_writes import not_open, too_much
+from tao.registry import Entry
+from tao.reports import costs_connection, log, log_error, tell
+from tao.service import Service
 from tao.timers import ConnectionTimers
+from tao.waiting import MESSAGE_COST, NO_MESSAGE, Item, as_item, call, held_by, owed
 
-__all__ = ["FRAME_TIMEOUT", "Callbacks", "Session", "SessionOptions"]
-
-logger: logging.Logger = logging.getLogger("tao")
-
-FRAME_TIMEOUT = 60.0
-"""Seconds for a frame unless it is set otherwise: for the largest, of 8 MiB, over a line of 1.2 Mbit/s."""
+__all__ = ["Session"]
 
 C = TypeVar("C", bound=WriteCloser)
 R = TypeVar("R")
-
-Item: TypeAlias = tuple[Handler[Any], bool, Any, bytes, int, int]
-"""A handler, whether it runs inline, the message for it; then the data in which the frame stood, and
-where it begins and ends there: as long as it has not been handled, another codec may read it again."""
-
-MESSAGE_COST = 512
-"""Bytes that a message which waits is charged for beside those that it had on the wire: its objects, and
-its place in the queue."""
 
 # Ends after which what waits is still seen through: a peer that has finished sending wants its
 # answers, and a server that stops owes them. After any other end, nothing that waits is begun.
@@ -92,63 +78,8 @@ _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING, ConnectionState.
 # Only looked at.
 _NOTHING_KEPT = ReceiveBuffer()
 
-
-@dataclass(slots=True)
-class Callbacks(Generic[C]):
-    """The application's, for the connections of one server or client."""
-
-    on_connect: Callable[[C], bool | None] | None = None
-    on_message: Callable[[object, C], object] | None = None
-    on_close: Callable[[C, CloseReason], object] | None = None
-    on_error: Callable[[C, BaseException], object] | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            callback = getattr(self, name)
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{name} must be a function, not {callback!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """What may wait, and what an error costs."""
-
-    buffer_size: int = 256
-    """Messages that may wait for a worker on one connection before reading from it pauses."""
-    close_on_error: bool = True
-    """Whether a decoder or a handler that raises costs the connection."""
-    heartbeat: Heartbeat | None = None
-    frame_timeout: float | None = FRAME_TIMEOUT
-    """Seconds from a frame's first byte to its last; None: as long as it likes."""
-    first_message_timeout: float | None = None
-    """Seconds from the opening to the end of the first frame; likewise."""
-    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
-
-    def __post_init__(self) -> None:
-        if self.buffer_size < 1:
-            raise ValueError(f"buffer_size must be at least 1 message, not {self.buffer_size!r}")
-        for name in ("frame_timeout", "first_message_timeout"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
-
-
-def _call(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
-    """The handler of what is no message: a timer, a callback. What it is given is the call."""
-    context.message()
-
-
-def _owed(context: Context[Callable[[], object]], _conn: WriteCloser) -> None:
-    """As `_call`, for what is run even if the connection has ended: the report of an error."""
-    context.message()
-
-
-_NO_MESSAGE = (_call, _owed)
-_NOT_YET_OPEN = (
-    ConnectionState.CONNECTING,
-    ConnectionState.PREFACING,
-    ConnectionState.HANDSHAKING,
-)
+# And for what waits, until something does. Only looked at.
+_NOTHING_WAITS: list[Item] = []
 
 
 class Session(Generic[C]):
@@ -162,40 +93,29 @@ class Session(Generic[C]):
         "_backlog",
         "_batch",
         "_batch_held",
-        "_callbacks",
         "_calls",
         "_cancelled",
         "_charged",
         "_closed_with",
         "_context",
-        "_context_source",
         "_decoded_by",
+        "_expectations",
         "_find",
-        "_first_deadline",
-        "_frame_bucket",
-        "_frame_deadline",
         "_held",
         "_inbox",
         "_input",
-        "_input_high",
         "_interrupted",
-        "_keeper",
         "_ledger",
         "_left",
-        "_lock",
         "_metrics",
         "_monotonic",
-        "_on_gone",
         "_on_message",
-        "_on_open",
         "_opened",
-        "_options",
-        "_partial",
         "_pool",
         "_reactor",
         "_reads_backlog",
-        "_registry",
         "_reported",
+        "_service",
         "_starved_since",
         "_timers",
         "_took",
@@ -214,61 +134,46 @@ class Session(Generic[C]):
         "pending_calls",
         "principal",
         "remote_address",
-        "server",
     )
 
     def __init__(
         self,
         conn: C,
         net_id: int,
+        service: Service[C, Session[C]],
         *,
-        reactor: Reactor,
-        pool: WorkerPool,
-        registry: MessageRegistry,
         codec: Codec,
-        callbacks: Callbacks[C],
-        options: SessionOptions,
-        on_gone: Callable[[Session[C], CloseReason], object],
-        on_open: Callable[[Session[C]], object] | None = None,
-        server: MessageServer | None = None,
         remote_address: SocketAddress | None = None,
         local_address: SocketAddress | None = None,
         preface: Preface | None = None,
         tls: TlsStream | None = None,
-        pause_on_output: bool = True,
-        ledger: Ledger | None = None,
-        metrics: Metrics | None = None,
-        context: contextvars.Context | None = None,
         host: str = "",
         frame_bucket: TokenBucket | None = None,
     ) -> None:
         self.conn: C = conn
         self.net_id: int = net_id
-        self.server: MessageServer | None = server
+        # What is the same for all is there; what is here beside it every message needs.
+        self._service = service
+        self._reactor = reactor = service.reactor
+        self._monotonic = reactor.clock.monotonic
+        self._pool = service.pool
+        self._ledger = service.ledger
+        self._metrics = service.metrics
+        self._on_message = service.on_message
+        self._admission: Admission | None = None  # made by the first frame that needs it
+        self._limit_frames(frame_bucket)
         # Written once, before it opens or then.
         self.remote_address: SocketAddress | None = remote_address
         self.local_address: SocketAddress | None = local_address
         self.host: str = host
         """What the server's limits of addresses count it under. The loop's thread."""
-        self._reactor = reactor
-        self._monotonic = reactor.clock.monotonic
         self.made_at: float = reactor.pass_time
         """Monotonic seconds at which it was accepted, or a client began to connect."""
-        self._pool = pool
-        self._registry = registry
-        self._callbacks = callbacks
-        self._metrics = Metrics() if metrics is None else metrics
         # What context variables the handlers see and set: this connection's own, entered by one
-        # worker at a time. A copy costs the same however many there are.
-        self._context_source = contextvars.copy_context() if context is None else context
+        # worker at a time.
         self._context: contextvars.Context | None = None  # made on the first worker
         self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
-        self._options = options
-        self._input_high = options.connection.input_high
-        self._on_message = _handler_of(callbacks.on_message, conn)
-        self._on_open = on_open  # called on the loop's thread
-        self._on_gone = on_gone  # called on the loop's thread when on_close has returned
         self._timers: ConnectionTimers | None = None  # made under the lock, by the first who asks
         self.pending_calls: PendingCalls | None = None
         """Made under the lock, by the first `call`."""
@@ -288,23 +193,17 @@ class Session(Generic[C]):
         self._backlog = False  # whether the input begins with frames for which there was no room
         # Whether that is being decoded: replies to some of it may be sent, and others are still to come.
         self._reads_backlog = False
-        self._inbox: list[Item] = []
+        self._inbox = _NOTHING_WAITS  # `_own_inbox` makes one of its own
         # Bytes of what is in the inbox; what the ledger has of them and of the input; and of what is in the
         # batch, all of which it has.
         self._held = self._charged = self._batch_held = 0
-        self._ledger = ledger or Ledger(reactor, room=options.buffer_size)
         self._starved_since = 0.0  # monotonic seconds at which it was paused for want of memory
         self._unhandled = 0
         self._calls = False  # whether some of what waits, or is out, is no message
         # What `_report` was last given, by the thread that has the batch; read when that has ended.
         self._reported: BaseException | None = None
         self._undecoded = 0  # likewise: bytes after which the stream could not be understood
-        self._limit_frames(frame_bucket)
-        self._admission: Admission | None = None  # made by the first frame that needs it
-        self._frame_deadline: InputDeadline | None = None  # made by the first frame in pieces
-        self._partial = -1  # how many frames came before the one to which that applies
-        self._first_deadline: InputDeadline | None = None
-        self._keeper: HeartbeatKeeper | None = None
+        self._expectations: Expectations | None = None  # made by the first
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
         # A batch is the worker's from the pool's `submit` until the loop calls `finish`; None: none
@@ -322,22 +221,25 @@ class Session(Generic[C]):
         self.connection: Connection = Connection(
             reactor,
             self,
-            options=options.connection,
-            waker=pool,
+            options=service.options.connection,
+            waker=service.pool,
             preface=preface,
             tls=tls,
-            pause_on_output=pause_on_output,
-            ledger=self._ledger,
+            pause_on_output=service.pause_on_output,
+            ledger=service.ledger,
         )
         """The bytes below."""
-        self._lock = self.connection.lock
 
     def _limit_frames(self, bucket: TokenBucket | None) -> None:
-        self._frame_bucket = bucket
+        registry = self._service.registry
         # What needs no admission is found by this; with a limit for all frames, nothing is.
-        self._find = self._registry.find_open if bucket is None else _find_nothing
+        if bucket is None:
+            self._find = registry.find_open
+        else:
+            self._find = _find_nothing
+            self._admission = Admission(registry, bucket)
 
-    # -- the hot path: decode, handle, reply -----------------------------------------------------
+    # -- the hot path: decode, handle, reply ---------------------------------------------------------
 
     def handle_data(self, data: bytes) -> bytes | None:
         """Bytes came: make messages of them, and run inline handlers at once. The loop's thread.
@@ -401,8 +303,7 @@ class Session(Generic[C]):
     def _fail_one(self, error: BaseException, data: bytes) -> None:
         """Reading or handling the one message in `data` has raised."""
         if isinstance(error, (Exception, SystemExit)):
-            self._inbox.append(self._failure(error, data, 0, len(data)))
-            self._held += len(data) + MESSAGE_COST
+            self._line_up(self._failure(error, data, 0, len(data)))
         else:
             self._pass_on(error)
 
@@ -435,6 +336,8 @@ class Session(Generic[C]):
         reactor = self._reactor
         begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
         conn, inbox, find = self.conn, self._inbox, self._find
+        if inbox is _NOTHING_WAITS:
+            self._inbox = inbox = []
         connection, ledger = self.connection, self._ledger
         replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
@@ -525,7 +428,7 @@ class Session(Generic[C]):
             self._batch_held = held = self._held
             ledger.moved += held - self._charged
             self._held = self._charged = 0
-            self._batch, self._inbox = inbox, []
+            self._batch, self._inbox = inbox, _NOTHING_WAITS
             self._pool.submit(self)
             if ledger.posted + ledger.moved > ledger.high:
                 ledger.press()
@@ -536,7 +439,7 @@ class Session(Generic[C]):
         """Handle the batch. On a worker; one worker at a time has a session."""
         context = self._context
         if context is None:
-            context = self._context = self._context_source.copy()
+            context = self._context = self._service.context.copy()
         return context.run(self._handle_batch, now)
 
     def _handle_batch(self, begun: float) -> float:
@@ -559,7 +462,7 @@ class Session(Generic[C]):
                         replies.append(frame)
                         self._written += len(frame)
                 except BaseException as error:
-                    self._report(error, self._options.close_on_error)
+                    self._report(error, self._service.options.close_on_error)
                 if left:
                     uncollected = self._written - connection.own_size
                     if self._interrupted or uncollected > connection.output_high:
@@ -597,7 +500,7 @@ class Session(Generic[C]):
         left = self._left
         handled = len(batch) - left
         if self._calls:
-            handled = sum(item[0] not in _NO_MESSAGE for item in batch[:handled])
+            handled = sum(item[0] not in NO_MESSAGE for item in batch[:handled])
             self._calls = left > 0 or bool(self._inbox)
         metrics = self._metrics
         metrics.handled += handled
@@ -608,23 +511,15 @@ class Session(Generic[C]):
         self._ledger.moved -= self._batch_held
         self._batch_held = 0
         if left:
-            self._inbox[:0] = batch[-left:]
-            self._held += _held_by(batch[-left:])
+            self._own_inbox()[:0] = batch[-left:]
+            self._held += held_by(batch[-left:])
         elif not (self._inbox or self._input.size or self._interrupted) and (
             connection.undisturbed
         ):
             return  # the usual case: nothing has come in the meantime
         self._advance()
 
-    # -- the inbox: whose turn it is -------------------------------------------------------------
-
-    def _submit(self) -> None:
-        """Give all that waits to a worker, as one batch."""
-        self._batch, self._inbox = self._inbox, []
-        self._batch_held, self._held = self._held, 0
-        self._ledger.moved += self._batch_held
-        self._charge()
-        self._pool.submit(self)
+    # -- the inbox: whose turn it is -----------------------------------------------------------------
 
     def _advance(self) -> None:
         """Let go on whatever can. For when something has come free. The loop's thread."""
@@ -658,51 +553,6 @@ class Session(Generic[C]):
         self._after_decode()
         self.connection.check_drained()
 
-    @property
-    def _sees_through(self) -> bool:
-        """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
-        state = self.connection.state
-        return state is ConnectionState.OPEN or (
-            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
-        )
-
-    def _may_go_on(self) -> bool:
-        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
-
-    def _charge(self) -> None:
-        """Have the ledger say what is held now, beside the batch, of what has been read."""
-        ledger = self._ledger
-        held = self._held + self._input.size
-        ledger.moved += held - self._charged
-        self._charged = held
-        if ledger.posted + ledger.moved > ledger.high:
-            ledger.press()
-
-    def weigh(self) -> None:
-        """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
-        ledger, connection = self._ledger, self.connection
-        connection.squeeze(ledger.share if ledger.pressed else None)
-        paused = connection.paused & Pause.MEMORY
-        if not (ledger.pressed and self.bytes_held > ledger.share):
-            if paused:
-                connection.resume_reading(Pause.MEMORY)
-        elif not paused:
-            self._starved_since = self._reactor.pass_time
-            connection.pause_reading(Pause.MEMORY)
-        else:
-            # The beginning of a frame that never gets its turn to come in whole would be held for ever:
-            # also the peer's end is not heard of as long as nothing is read.
-            limit = self._options.frame_timeout
-            if (
-                limit is not None
-                and self._reactor.pass_time - self._starved_since > limit
-                and self._batch is None
-                and not (self._inbox or self._backlog)
-            ):
-                self._expire(
-                    f"memory was short, and there was none for the rest of a frame in {limit:g} s"
-                )
-
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
         self._charge()
@@ -716,11 +566,19 @@ class Session(Generic[C]):
         if (
             self._backlog
             or len(self._inbox) >= self._ledger.room
-            or self._held + self._batch_held > self._input_high
+            or self._held + self._batch_held > self._service.options.connection.input_high
         ):
             self.connection.pause_reading(Pause.WORK)
         elif self.connection.paused & Pause.WORK:
             self.connection.resume_reading(Pause.WORK)
+
+    def _submit(self) -> None:
+        """Give all that waits to a worker, as one batch."""
+        self._batch, self._inbox = self._inbox, _NOTHING_WAITS
+        self._batch_held, self._held = self._held, 0
+        self._ledger.moved += self._batch_held
+        self._charge()
+        self._pool.submit(self)
 
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
@@ -734,7 +592,7 @@ class Session(Generic[C]):
             if reply is not None:
                 replies.append(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
-            self._inbox.insert(0, self._failure(error, data, start, end))
+            self._own_inbox().insert(0, self._failure(error, data, start, end))
             self._held += end - start + MESSAGE_COST
         except BaseException as error:
             self._pass_on(error)
@@ -751,6 +609,102 @@ class Session(Generic[C]):
             raise error
 
         self._reactor.post(interrupt)
+
+    def _may_go_on(self) -> bool:
+        return not (self._interrupted or self.connection.paused & Pause.OUTPUT)
+
+    @property
+    def _sees_through(self) -> bool:
+        """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
+        state = self.connection.state
+        return state is ConnectionState.OPEN or (
+            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
+        )
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way that may still write. The loop's thread."""
+        if self._batch is not None or self._inbox or self._backlog or self._reads_backlog:
+            return False
+        # What one codec took for the beginning of a frame may be whole ones to the next.
+        return self.codec is self._decoded_by or not self._input.size
+
+    def refuse(self, error: BaseException) -> None:
+        """There are no workers any more; called instead of `run`. The loop's thread."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        if self.connection.state is ConnectionState.CLOSED:
+            # What is left is owed to the application: here, if it cannot be elsewhere.
+            self._batch = batch
+            self.run(self._monotonic())
+            self.finish()
+        else:
+            self._own_inbox()[:0] = batch
+            self._held += self._batch_held
+            self._ledger.moved -= self._batch_held
+            self._batch_held = 0
+            self._charge()
+            self.connection.fail(error)
+
+    # -- the inbox: what is put in and taken out -----------------------------------------------------
+
+    def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
+        """Run something that is no message in this connection's order. The loop's thread.
+
+        What is `owed` is run even if the connection ends first: by this session, or, when it has
+        begun its last call, by the one that `adopt`s what is left.
+        """
+        self._calls = True
+        self._line_up(as_item(function, is_owed=owed))
+        if self._batch is None:
+            self._after_decode()
+        else:
+            self._charge()
+
+    def adopt(self, former: Session[C]) -> None:
+        """Run what another session of the same client owes and can no longer run. The loop's thread."""
+        waiting, former._inbox = former._inbox, _NOTHING_WAITS
+        former._held = 0
+        former._charge()
+        for handler, _, function, _, _, _ in waiting:
+            if handler is owed:
+                self.enqueue(function, owed=True)
+
+    def _line_up(self, item: Item) -> None:
+        """Behind all that waits."""
+        self._own_inbox().append(item)
+        self._held += item[5] - item[4] + MESSAGE_COST
+
+    def _own_inbox(self) -> list[Item]:
+        if self._inbox is _NOTHING_WAITS:
+            self._inbox = []
+        return self._inbox
+
+    def _read_again(self) -> None:
+        """The codec has changed: what was read ahead and not handled is the new one's to decode."""
+        self._forget_rest()
+        if self._admission is not None:
+            self._admission.forget_front()
+        self._decoded_by = self.codec
+        self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
+        pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
+        pieces.append(self._input.take() if self._input.size else b"")
+        # What came from no bytes stays: timers, callbacks.
+        self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
+        self._held = held_by(self._inbox)
+        data = b"".join(pieces)
+        self._backlog = bool(data)
+        if data:
+            self._own_input().put(data)
+        self.connection.resume_reading(Pause.PROTOCOL)
+
+    def _drop_waiting(self) -> None:
+        """The end is one after which nothing more is begun, but for what the application is owed."""
+        self._unhandled += sum(item[0] not in NO_MESSAGE for item in self._inbox)
+        self._inbox[:] = [item for item in self._inbox if item[0] is owed]
+        self._held = held_by(self._inbox)
+        self._backlog = False
+
+    # -- input that cannot be decoded yet ------------------------------------------------------------
 
     def _join_input(self, data: bytes) -> bytes | None:
         """Behind what is kept; None as long as there is no use in looking at it."""
@@ -785,8 +739,7 @@ class Session(Generic[C]):
             except Exception as error:  # its value is not waited for, whatever it is
                 if isinstance(error, TaoError) and not ends_stream(error):
                     self.messages_in += 1
-                    self._inbox.append(self._failure(error, b"", 0, 0))
-                    self._held += MESSAGE_COST
+                    self._line_up(self._failure(error, b"", 0, 0))
                     self._own_input().skip(max(0, needed - len(data)))
                 else:
                     self._fail_stream(error, data)
@@ -795,7 +748,7 @@ class Session(Generic[C]):
         if whole:
             # Not late as long as it is not its turn, and a deadline that comes due then is not set again:
             # what of it is still missing when it is looked at next has its time from there on.
-            self._partial = -1
+            self._forget_rest()
         self._own_input().put(data, needed)
 
     def _own_input(self) -> ReceiveBuffer:
@@ -827,111 +780,70 @@ class Session(Generic[C]):
 
     def _admitting(self) -> Admission:
         if self._admission is None:
-            self._admission = Admission(self._registry, self._frame_bucket)
+            self._admission = Admission(self._service.registry, None)
         return self._admission
 
     def _begin_deadline(self) -> None:
         """There is part of a frame; if it was not there before, its time begins."""
-        seconds = self._options.frame_timeout
-        if seconds is None or self._partial == self.messages_in:
-            return
-        self._partial = self.messages_in
-        if self._frame_deadline is None:
-            self._frame_deadline = InputDeadline(
-                seconds,
-                self._reactor,
-                self.connection,
-                is_missing=lambda: self._input.begun and not self._backlog,
-                expire=partial(self._expire, f"a frame was not whole {seconds:g} s after it began"),
-            )
-        self._frame_deadline.begin()
+        seconds = self._service.options.frame_timeout
+        if seconds is not None:
+            self._expecting().expect_rest(seconds, self.messages_in)
 
-    def _expire(self, text: str) -> None:
-        self.close(CloseCause.EXPIRED, TimeoutError(text))
+    def _forget_rest(self) -> None:
+        if self._expectations is not None:
+            self._expectations.forget_rest()
 
-    def _read_again(self) -> None:
-        """The codec has changed: what was read ahead and not handled is the new one's to decode."""
-        self._partial = -1
-        if self._admission is not None:
-            self._admission.forget_front()
-        self._decoded_by = self.codec
-        self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
-        pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
-        pieces.append(self._input.take() if self._input.size else b"")
-        # What came from no bytes stays: timers, callbacks.
-        self._inbox[:] = [item for item in self._inbox if item[4] == item[5]]
-        self._held = _held_by(self._inbox)
-        data = b"".join(pieces)
-        self._backlog = bool(data)
-        if data:
-            self._own_input().put(data)
-        self.connection.resume_reading(Pause.PROTOCOL)
+    def _is_partial(self) -> bool:
+        return self._input.begun and not self._backlog
 
-    def _drop_waiting(self) -> None:
-        """The end is one after which nothing more is begun, but for what the application is owed."""
-        self._unhandled += sum(item[0] not in _NO_MESSAGE for item in self._inbox)
-        self._inbox[:] = [item for item in self._inbox if item[0] is _owed]
-        self._held = _held_by(self._inbox)
-        self._backlog = False
+    # -- bytes held ----------------------------------------------------------------------------------
 
-    def enqueue(self, function: Callable[[], object], *, owed: bool = False) -> None:
-        """Run something that is no message in this connection's order. The loop's thread.
+    def _charge(self) -> None:
+        """Have the ledger say what is held now, beside the batch, of what has been read."""
+        ledger = self._ledger
+        held = self._held + self._input.size
+        ledger.moved += held - self._charged
+        self._charged = held
+        if ledger.posted + ledger.moved > ledger.high:
+            ledger.press()
 
-        What is `owed` is run even if the connection ends first: by this session, or, when it has
-        begun its last call, by the one that `adopt`s what is left.
-        """
-        self._calls = True
-        self._inbox.append((_owed if owed else _call, False, function, b"", 0, 0))
-        self._held += MESSAGE_COST
-        if self._batch is None:
-            self._after_decode()
+    def weigh(self) -> None:
+        """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
+        ledger, connection = self._ledger, self.connection
+        connection.squeeze(ledger.share if ledger.pressed else None)
+        paused = connection.paused & Pause.MEMORY
+        if not (ledger.pressed and self.bytes_held > ledger.share):
+            if paused:
+                connection.resume_reading(Pause.MEMORY)
+        elif not paused:
+            self._starved_since = self._reactor.pass_time
+            connection.pause_reading(Pause.MEMORY)
         else:
-            self._charge()
+            # The beginning of a frame that never gets its turn to come in whole would be held for ever:
+            # also the peer's end is not heard of as long as nothing is read.
+            limit = self._service.options.frame_timeout
+            if (
+                limit is not None
+                and self._reactor.pass_time - self._starved_since > limit
+                and self._batch is None
+                and not (self._inbox or self._backlog)
+            ):
+                self._expire(
+                    f"memory was short, and there was none for the rest of a frame in {limit:g} s"
+                )
 
-    def adopt(self, former: Session[C]) -> None:
-        """Run what another session of the same client owes and can no longer run. The loop's thread."""
-        waiting, former._inbox = former._inbox, []
-        former._held = 0
-        former._charge()
-        for handler, _, function, _, _, _ in waiting:
-            if handler is _owed:
-                self.enqueue(function, owed=True)
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
+        read = self._charged + self._batch_held
+        return read + self.connection.pending + max(0, self._uncollected)
 
-    def is_idle(self) -> bool:
-        """Whether nothing is under way that may still write. The loop's thread."""
-        if self._batch is not None or self._inbox or self._backlog or self._reads_backlog:
-            return False
-        # What one codec took for the beginning of a frame may be whole ones to the next.
-        return self.codec is self._decoded_by or not self._input.size
-
-    def refuse(self, error: BaseException) -> None:
-        """There are no workers any more; called instead of `run`. The loop's thread."""
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        if self.connection.state is ConnectionState.CLOSED:
-            # What is left is owed to the application: here, if it cannot be elsewhere.
-            self._batch = batch
-            self.run(self._monotonic())
-            self.finish()
-        else:
-            self._inbox[:0] = batch
-            self._held += self._batch_held
-            self._ledger.moved -= self._batch_held
-            self._batch_held = 0
-            self._charge()
-            self.connection.fail(error)
-
-    # -- errors ----------------------------------------------------------------------------------
+    # -- errors --------------------------------------------------------------------------------------
 
     def _failure(self, error: BaseException, data: bytes, start: int, end: int) -> Item:
         """An error that came up on the loop, as an item: on_error may block, and has its turn."""
-        handler = _call if isinstance(error, AdmissionError) else _owed
-        # What is too large always costs the connection: whether it is found out from its header or from
-        # the whole frame depends on how TCP has cut the stream.
-        close = isinstance(error, FrameTooLargeError) or (
-            self._options.close_on_error
-            and not isinstance(error, (UndefinedMessageError, NotRegisteredError, AdmissionError))
-        )
+        handler = call if isinstance(error, AdmissionError) else owed
+        close = costs_connection(error, self._service.options.close_on_error)
         self._calls = True
         return (handler, False, partial(self._report, error, close), data, start, end)
 
@@ -939,8 +851,7 @@ class Session(Generic[C]):
         """Nothing from `data` on can be understood. In its turn: what came before is answered."""
         self._calls = True
         report = partial(self._report_broken, error, len(data))
-        self._inbox.append((_owed, False, report, data, 0, len(data)))
-        self._held += len(data) + MESSAGE_COST
+        self._line_up((owed, False, report, data, 0, len(data)))
         self.connection.pause_reading(Pause.PROTOCOL)
 
     def _report_broken(self, error: BaseException, size: int) -> None:
@@ -955,73 +866,26 @@ class Session(Generic[C]):
         """Tell the application, then close if that is the policy. On a worker."""
         self._reported = error
         self._reactor.post(partial(self._metrics.count_error, error))
-        if isinstance(error, AdmissionError):
-            self._log_refusal(error)
-        elif isinstance(error, (UndefinedMessageError, NotRegisteredError, FrameTooLargeError)):
-            self._log(logging.WARNING, "%s: %s", self.conn, error)  # the peer's doing
-        elif isinstance(error, ConnectionClosedError):
-            self._log(logging.INFO, "%s: a handler wrote too late: %s", self.conn, error)
-        else:
-            self._log(logging.ERROR, "%s: handling a message failed", self.conn, error=error)
-        self._on_error(error)
+        refused = None
+        if isinstance(error, AdmissionError) and self._admission is not None:
+            refused = self._admission.note_refusal()
+        log_error(self.conn, error, refused)
+        self._tell(error)
         if (
             close and self._opened
         ):  # before that, a kept timer has raised: no fault of the connection's
             self.close(CloseCause.FAILED, error)
 
-    def _log_refusal(self, error: AdmissionError) -> None:
-        count = None if self._admission is None else self._admission.note_refusal()
-        if count is not None:
-            self._log(logging.WARNING, "%s: %s (%d refused so far)", self.conn, error, count)
+    def _tell(self, error: BaseException) -> None:
+        tell(self.conn, error, self._service.callbacks.on_error)
 
-    def _log(
-        self, level: int, text: str, *values: object, error: BaseException | None = None
-    ) -> None:
-        """With the connection's id and peer as fields of the record, for handlers that use them."""
-        if logger.isEnabledFor(level):
-            extra = {"net_id": self.net_id, "peer": self.conn.name}
-            try:
-                logger.log(level, text, *values, exc_info=error, extra=extra)
-            except Exception:
-                pass  # a log that fails is no reason to lose a callback or a connection
+    def _no_handler(self, number: int) -> NoReturn:
+        raise NotRegisteredError(
+            f"message number {number} is registered without a handler, and there is no on_message; "
+            f"pass one of the two"
+        )
 
-    def _on_error(self, error: BaseException) -> None:
-        on_error = self._callbacks.on_error
-        if on_error is not None:
-            try:
-                on_error(self.conn, error)
-            except BaseException as failure:
-                self._log(logging.ERROR, "%s: on_error raised", self.conn, error=failure)
-
-    # -- what the connection says ----------------------------------------------------------------
-
-    def handle_open(self) -> None:
-        """The state is OPEN."""
-        self._opened = True
-        if self.remote_address is None:
-            self.remote_address = self.connection.address("remote")
-        if self.local_address is None:
-            self.local_address = self.connection.address("local")
-        if self._options.heartbeat is not None:
-            self._keeper = HeartbeatKeeper(
-                self._options.heartbeat, self._reactor, self.connection, self.write
-            )
-        seconds = self._options.first_message_timeout
-        if seconds is not None:
-            self._first_deadline = InputDeadline(
-                seconds,
-                self._reactor,
-                self.connection,
-                is_missing=lambda: not self.messages_in,
-                expire=partial(self._expire, f"no message came in the first {seconds:g} s"),
-            )
-            self._first_deadline.begin()
-        if self._callbacks.on_connect is not None:
-            # Owed, and queued before anything is sent: however soon the connection ends, on_connect
-            # comes before on_close.
-            self.enqueue(self._on_connect, owed=True)
-        if self._on_open is not None:
-            self._on_open(self)
+    # -- from the opening to the end -----------------------------------------------------------------
 
     def introduce(
         self,
@@ -1044,20 +908,53 @@ class Session(Generic[C]):
         """There will be no connection. The loop's thread."""
         self.connection.fail(error)
 
+    def handle_open(self) -> None:
+        """The state is OPEN."""
+        self._opened = True
+        if self.remote_address is None:
+            self.remote_address = self.connection.address("remote")
+        if self.local_address is None:
+            self.local_address = self.connection.address("local")
+        heartbeat = self._service.options.heartbeat
+        if heartbeat is not None:
+            self._expecting().expect_signs_of_life(heartbeat, self.write)
+        seconds = self._service.options.first_message_timeout
+        if seconds is not None:
+            self._expecting().expect_message(seconds, lambda: not self.messages_in)
+        if self._service.callbacks.on_connect is not None:
+            # Owed, and queued before anything is sent: however soon the connection ends, on_connect
+            # comes before on_close.
+            self.enqueue(self._on_connect, owed=True)
+        on_open = self._service.on_open
+        if on_open is not None:
+            on_open(self)
+
     def _on_connect(self) -> None:
-        on_connect = self._callbacks.on_connect
+        on_connect = self._service.callbacks.on_connect
         assert on_connect is not None
         if on_connect(self.conn) is False:
             self.close(CloseCause.REFUSED)
 
+    def _expecting(self) -> Expectations:
+        if self._expectations is None:
+            self._expectations = Expectations(
+                self._reactor, self.connection, self._is_partial, self._expire
+            )
+        return self._expectations
+
+    def _expire(self, text: str) -> None:
+        self.close(CloseCause.EXPIRED, TimeoutError(text))
+
     @property
     def timers(self) -> ConnectionTimers:
         """What sets this connection's timers, and ends them. Any thread."""
-        with self._lock:
+        with self.connection.lock:
             timers = self._timers
             if timers is not None:
                 return timers
-            timers = self._timers = ConnectionTimers(self._reactor, self.enqueue, self._lock)
+            timers = self._timers = ConnectionTimers(
+                self._reactor, self.enqueue, self.connection.lock
+            )
         # From here on `_end_timers` would find them. If it has been here before, the end had begun.
         if self.connection.state in _ENDING:
             timers.end()
@@ -1066,9 +963,8 @@ class Session(Generic[C]):
     def _end_timers(self) -> None:
         if self._timers is not None:
             self._timers.end()
-        for keeper in (self._keeper, self._first_deadline, self._frame_deadline):
-            if keeper is not None:
-                keeper.stop()
+        if self._expectations is not None:
+            self._expectations.end()
 
     def handle_draining(self) -> None:
         """The state is DRAINING."""
@@ -1089,22 +985,19 @@ class Session(Generic[C]):
         self._interrupted = True
         if reason.error is not None and reason.error is not self._reported:
             self._metrics.count_error(reason.error)
-        if not self._opened and reason.error is not None and self._callbacks.on_error is not None:
+        if (
+            not self._opened
+            and reason.error is not None
+            and self._service.callbacks.on_error is not None
+        ):
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._calls = True
-            self._inbox.append((_owed, False, partial(self._on_error, reason.error), b"", 0, 0))
-            self._held += MESSAGE_COST
+            self._line_up(as_item(partial(self._tell, reason.error), is_owed=True))
         self._end_timers()
         self._wake_waiting()
         # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
         # it has not decoded is still to be put where `_finish` counts it.
         self._reactor.post(self._advance)
-
-    def _no_handler(self, number: int) -> NoReturn:
-        raise NotRegisteredError(
-            f"message number {number} is registered without a handler, and there is no on_message; "
-            f"pass one of the two"
-        )
 
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
@@ -1120,68 +1013,26 @@ class Session(Generic[C]):
         self._input = _NOTHING_KEPT
         self._held = 0
         self._charge()
-        self._log(logging.INFO, "%s: %s", self.conn, reason)
+        log(self.conn, logging.INFO, "%s", reason)
         if self.pending_calls is not None:
             self.pending_calls.end(self.conn.name, reason)
-        if self._callbacks.on_close is None or not self._opened:
-            self._on_gone(self, reason)
+        if self._service.callbacks.on_close is None or not self._opened:
+            self._service.on_gone(self, reason)
             return
         self._calls = True
-        self._batch = [(_call, False, partial(self._on_close, reason), b"", 0, 0)]
+        self._batch = [as_item(partial(self._on_close, reason))]
         self._pool.submit(self)
 
     def _on_close(self, reason: CloseReason) -> None:
-        on_close = self._callbacks.on_close
+        on_close = self._service.callbacks.on_close
         assert on_close is not None
         try:
             on_close(self.conn, reason)
         except BaseException as failure:
-            self._log(logging.ERROR, "%s: on_close raised", self.conn, error=failure)
-        self._reactor.post(partial(self._on_gone, self, reason))
+            log(self.conn, logging.ERROR, "on_close raised", error=failure)
+        self._reactor.post(partial(self._service.on_gone, self, reason))
 
-    # -- any thread ------------------------------------------------------------------------------
-
-    @property
-    def traffic(self) -> Traffic:
-        """What has passed so far."""
-        connection = self.connection
-        return self.messages_in, connection.bytes_received, connection.bytes_sent
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes that were read and not handled, and that wait to be sent. Any thread; a moment old."""
-        read = self._charged + self._batch_held
-        return read + self.connection.pending + max(0, self._uncollected)
-
-    @property
-    def batch(self) -> object:
-        """What a worker has, or is about to get; None if nothing. Any thread; a moment old.
-
-        To tell one batch from the next, and to be let go soon.
-        """
-        return self._batch
-
-    @property
-    def unhandled(self) -> int:
-        """Messages that came whose handlers have not returned. Any thread; a moment old."""
-        batch = self._batch
-        return len(self._inbox) + (0 if batch is None else len(batch))
-
-    @property
-    def heart_beat(self) -> float:
-        """The Unix time in seconds of the last byte's arrival, by our own clock."""
-        clock = self._reactor.clock
-        return clock.unix() - (clock.monotonic() - self.connection.last_received)
-
-    def on_loop(self, function: Callable[[int], object], argument: int) -> None:
-        """Call a method of the connection's on the loop's thread: now, if this is it."""
-        if self._reactor.in_loop_thread():
-            function(argument)
-        else:
-            try:
-                self._reactor.call_soon_threadsafe(function, argument)
-            except ReactorClosedError:
-                pass  # then there is nothing to pause or to resume
+    # -- any thread: what is written -----------------------------------------------------------------
 
     def write(self, message: Message) -> bool:
         """Encode a message and queue it. See `Conn.write`."""
@@ -1198,53 +1049,6 @@ class Session(Generic[C]):
             return False
         raise self._closed_error() if result is WriteResult.CLOSED else self._full_error()
 
-    def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
-        """Send a message; the future of its reply. See `ClientConn.call`."""
-        with self._lock:
-            if self.pending_calls is None:
-                self.pending_calls = PendingCalls(
-                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
-                )
-                # From here on what comes without a handler may be a reply.
-                self._on_message = self._handle_reply
-        return self.pending_calls.call(message, timeout, reply)
-
-    def _write_in_line(self, message: Message) -> None:
-        """As `write`, but where other threads' writes are, even for the handler in hand."""
-        result = self.connection.write(self.codec.encode(message))
-        if result is WriteResult.CLOSED:
-            raise self._closed_error()
-        if result is WriteResult.FULL:
-            raise self._full_error()
-
-    def _handle_reply(self, context: Context[Any], _conn: WriteCloser) -> None:
-        assert self.pending_calls is not None
-        self.pending_calls.receive(context.message)
-
-    def _handle_unwanted(self, message: Any) -> None:
-        """It answers no call. On a worker."""
-        on_message = self._callbacks.on_message
-        if on_message is not None:
-            on_message(message, self.conn)
-        else:
-            self._report(
-                NotRegisteredError(f"{message!r} answers no call, and there is no on_message"),
-                False,
-            )
-
-    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
-        """A frame for many, of whom this connection's own handler is the sender."""
-        try:
-            self._write_own(frame)  # in line with what it has written
-            return WriteResult.ACCEPTED
-        except ConnectionClosedError:
-            return WriteResult.CLOSED
-        except WouldBlockError:  # to be refused again, or to make room
-            result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
-            if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
-                self._ledger.post(len(frame))
-            return result
-
     def _write_own(self, frame: bytes) -> bool:
         """By the handler in hand: in line with the replies of those before it."""
         if self._reactor.forked:
@@ -1253,7 +1057,7 @@ class Session(Generic[C]):
         if not self._sees_through:
             raise self._closed_error()
         pending = connection.pending + self._uncollected + len(frame)
-        if pending > self._options.connection.output_limit or self._ledger.refuses(
+        if pending > self._service.options.connection.output_limit or self._ledger.refuses(
             len(frame), pending - len(frame)
         ):
             raise self._full_error()
@@ -1268,24 +1072,58 @@ class Session(Generic[C]):
         self._reactor.post(self.collect)
         self._reactor.wake()
 
+    def deliver_own(self, frame: bytes, *, drop_oldest: bool) -> WriteResult:
+        """A frame for many, of whom this connection's own handler is the sender."""
+        try:
+            self._write_own(frame)  # in line with what it has written
+            return WriteResult.ACCEPTED
+        except ConnectionClosedError:
+            return WriteResult.CLOSED
+        except WouldBlockError:  # to be refused again, or to make room
+            result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
+            if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
+                self._ledger.post(len(frame))
+            return result
+
     def _closed_error(self) -> ConnectionClosedError:
-        if self.connection.state in _NOT_YET_OPEN:
-            return ConnectionClosedError(
-                f"{self.conn} is not connected yet: nothing was queued; wait_connected() comes first"
-            )
-        return ConnectionClosedError(f"{self.conn} is closing or closed: nothing was queued")
+        return not_open(self.conn, self.connection.state)
 
     def _full_error(self) -> WouldBlockError:
         waiting = self.connection.pending + max(0, self._uncollected)
-        limit = self._options.connection.output_limit
-        ledger = self._ledger
-        why = f"and the limit is {limit}"
-        if waiting < limit and ledger.total > ledger.high:
-            why = f"and all connections together hold {ledger.total} of {ledger.limit}"
-        return WouldBlockError(
-            f"{waiting} bytes wait to be sent on {self.conn}, {why}: nothing was queued; wait until "
-            f"the peer has read, or give it up"
-        )
+        limit = self._service.options.connection.output_limit
+        return too_much(self.conn, waiting, limit, self._ledger)
+
+    def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
+        """Send a message; the future of its reply. See `ClientConn.call`."""
+        with self.connection.lock:
+            if self.pending_calls is None:
+                self.pending_calls = PendingCalls(
+                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
+                )
+                # From here on what comes without a handler may be a reply.
+                self._on_message = self.pending_calls.receive
+        return self.pending_calls.call(message, timeout, reply)
+
+    def _write_in_line(self, message: Message) -> None:
+        """As `write`, but where other threads' writes are, even for the handler in hand."""
+        result = self.connection.write(self.codec.encode(message))
+        if result is WriteResult.CLOSED:
+            raise self._closed_error()
+        if result is WriteResult.FULL:
+            raise self._full_error()
+
+    def _handle_unwanted(self, message: Any) -> None:
+        """It answers no call. On a worker."""
+        on_message = self._service.callbacks.on_message
+        if on_message is not None:
+            on_message(message, self.conn)
+        else:
+            self._report(
+                NotRegisteredError(f"{message!r} answers no call, and there is no on_message"),
+                False,
+            )
+
+    # -- any thread: what is decided -----------------------------------------------------------------
 
     def close(
         self, cause: CloseCause = CloseCause.CLOSED, error: BaseException | None = None
@@ -1320,6 +1158,23 @@ class Session(Generic[C]):
             self._reactor.post(self._advance)
             self._pool.wake()
 
+    def on_loop(self, function: Callable[[int], object], argument: int) -> None:
+        """Call a method of the connection's on the loop's thread: now, if this is it."""
+        if self._reactor.in_loop_thread():
+            function(argument)
+        else:
+            try:
+                self._reactor.call_soon_threadsafe(function, argument)
+            except ReactorClosedError:
+                pass  # then there is nothing to pause or to resume
+
+    # -- any thread: what handlers and others ask ----------------------------------------------------
+
+    @property
+    def server(self) -> MessageServer | None:
+        """Whose connection it is; a client's is nobody's."""
+        return self._service.server
+
     @property
     def cancelled(self) -> bool:
         """Whether replies are no longer wanted."""
@@ -1331,7 +1186,7 @@ class Session(Generic[C]):
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`."""
-        with self._lock:
+        with self.connection.lock:
             if self._cancelled is None:
                 self._cancelled = self._reactor.system.event()
         # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
@@ -1339,14 +1194,40 @@ class Session(Generic[C]):
             self._cancelled.wait(timeout)
         return self.cancelled
 
+    def _wake_waiting(self) -> None:
+        with self.connection.lock:
+            if self._cancelled is not None:
+                self._cancelled.set()
+
     def monotonic(self) -> float:
         """The loop's time, in seconds, for the deadlines of contexts."""
         return self._monotonic()
 
-    def _wake_waiting(self) -> None:
-        with self._lock:
-            if self._cancelled is not None:
-                self._cancelled.set()
+    @property
+    def heart_beat(self) -> float:
+        """The Unix time in seconds of the last byte's arrival, by our own clock."""
+        clock = self._reactor.clock
+        return clock.unix() - (clock.monotonic() - self.connection.last_received)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+        connection = self.connection
+        return self.messages_in, connection.bytes_received, connection.bytes_sent
+
+    @property
+    def batch(self) -> object:
+        """What a worker has, or is about to get; None if nothing. Any thread; a moment old.
+
+        To tell one batch from the next, and to be let go soon.
+        """
+        return self._batch
+
+    @property
+    def unhandled(self) -> int:
+        """Messages that came whose handlers have not returned. Any thread; a moment old."""
+        batch = self._batch
+        return len(self._inbox) + (0 if batch is None else len(batch))
 
 
 def _raising(error: Exception) -> Iterator[Frame]:
@@ -1355,24 +1236,6 @@ def _raising(error: Exception) -> Iterator[Frame]:
     raise error
 
 
-def _held_by(items: list[Item]) -> int:
-    """Bytes for which the ledger is charged."""
-    return sum(item[5] - item[4] + MESSAGE_COST for item in items)
-
-
 def _find_nothing(_number: int) -> Entry[object] | None:
     """For a session that lets nothing in without having looked at it."""
     return None
-
-
-def _handler_of(
-    on_message: Callable[[object, C], object] | None, conn: C
-) -> Handler[object] | None:
-    """on_message as the handler of what is registered without one."""
-    if on_message is None:
-        return None
-
-    def handle(context: Context[object], _conn: WriteCloser) -> None:
-        on_message(context.message, conn)
-
-    return handle

@@ -16,7 +16,8 @@ from typing import Any
 from reactor import READ, WRITE, Connection, ConnectionState, Connector, Pause, WorkerPool
 from reactor.testing.threads import SimulatedEvent
 from tao import Server
-from tao.session import _NO_MESSAGE, Session, _held_by
+from tao.session import _NOTHING_KEPT, _NOTHING_WAITS, Session
+from tao.waiting import NO_MESSAGE, held_by
 
 __all__ = [
     "check_budget",
@@ -33,6 +34,8 @@ _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING)
 
 def check_counts(session: Session[Any], longest_frame: int) -> str | None:
     """What is counted wrongly, or is more than may be; None if all is right."""
+    if _NOTHING_WAITS or _NOTHING_KEPT.begun:
+        return "something was put where nothing stands, for all sessions"
     connection = session.connection
     if connection.state is ConnectionState.CLOSED:
         return None
@@ -56,7 +59,7 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
         return (
             f"{connection._charged} bytes are charged for {connection.pending} that wait to be sent"
         )
-    held, out = _held_by(session._inbox), _held_by(session._batch or [])
+    held, out = held_by(session._inbox), held_by(session._batch or [])
     books = (session._held, session._charged, session._batch_held)
     if books != (held, held + session._input.size, out):
         return (
@@ -65,8 +68,8 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
         )
     # A batch that was given up comes back in front of what has come meanwhile.
     waiting = [*(session._batch or ()), *session._inbox]
-    messages = sum(item[0] not in _NO_MESSAGE for item in waiting)
-    room = session._options.buffer_size
+    messages = sum(item[0] not in NO_MESSAGE for item in waiting)
+    room = session._service.options.buffer_size
     if messages > 2 * room:
         return f"{messages} messages wait, and there is room for {room}"
     return None
@@ -136,7 +139,9 @@ def _stuck_ending(session: Session[Any]) -> str | None:
         return f"it is {connection.state}, and has no deadline"
     if len(session.timers):
         return f"it is {connection.state}, and {len(session.timers)} timers go on"
-    if session._keeper is not None and session._keeper._timeout.active:
+    expectations = session._expectations
+    keeper = None if expectations is None else expectations._keeper
+    if keeper is not None and keeper._timeout.active:
         return f"it is {connection.state}, and its heartbeat goes on"
     if (
         connection.state is ConnectionState.DRAINING

@@ -272,8 +272,8 @@ EARLY_ENDS = (
     _defect(
         "no on_close after an end by force",
         _SESSION + "_finish",
-        "if self._callbacks.on_close is None or not self._opened:",
-        "if self._callbacks.on_close is None or not self._opened or reason.cause is CloseCause.ABORTED:",
+        " or not self._opened:",
+        " or not self._opened or reason.cause is CloseCause.ABORTED:",
     ),
     _defect(
         "handlers are begun after the end", _SESSION + "_advance", "self._drop_waiting()", "pass"
@@ -300,7 +300,7 @@ EARLY_ENDS = (
         "stop returns before on_close",
         _SESSION + "handle_closed",
         "self._closed_with = reason",
-        "self._closed_with = reason; self._on_gone(self, reason)",
+        "self._closed_with = reason; self._service.on_gone(self, reason)",
     ),
     _defect(
         "stop has no end of its grace",
@@ -636,14 +636,14 @@ OTHERS = (
     _defect(
         "what is left of a batch is dropped",
         _SESSION + "finish",
-        "self._inbox[:0] = batch[-left:]",
+        "self._own_inbox()[:0] = batch[-left:]",
         "pass",
     ),
     _defect(
         "what is left of a batch comes later",
         _SESSION + "finish",
-        "self._inbox[:0] = batch[-left:]",
-        "self._inbox += batch[-left:]",
+        "self._own_inbox()[:0] = batch[-left:]",
+        "self._own_inbox().extend(batch[-left:])",
     ),
     _defect(
         "a message overtakes what waits",

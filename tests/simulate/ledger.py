@@ -328,7 +328,7 @@ class Ledger:
         if end.running:
             end.broken(f"{what} while another callback runs")
         # On the loop, the reply of the one before is not yet counted when it is asked who may begin.
-        most = end.session._options.connection.output.high + LONGEST_FRAME
+        most = end.session._service.options.connection.output.high + LONGEST_FRAME
         unread = end.session._uncollected
         if unread > most and not what.startswith(("on_error", "on_close")):
             end.broken(f"{what} while {unread} bytes of those before it wait for the peer")
@@ -444,7 +444,9 @@ class Ledger:
         candidates = sorted([*missing, *perhaps])
         most_dropped = sum(candidates[-dropped:]) if dropped else 0
         least_dropped = sum(candidates[:dropped])
-        heartbeats = MOST_HEARTBEATS * HEARTBEAT_SIZE if ends[0].session._options.heartbeat else 0
+        heartbeats = (
+            MOST_HEARTBEATS * HEARTBEAT_SIZE if ends[0].session._service.options.heartbeat else 0
+        )
         lowest = sum(missing) - partial - most_dropped
         highest = sum(missing) - partial + sum(perhaps) - least_dropped + heartbeats
         if not lowest <= unsent <= max(highest, lowest):

@@ -21,7 +21,7 @@ from tao import (
     WriteCloser,
 )
 from tao.budget import LEAST_SHARE
-from tao.session import MESSAGE_COST
+from tao.waiting import MESSAGE_COST
 from tests.support import DEADLINE, LOCAL, Calls, Peer, Sample, as_bytes, frame, wait_until
 
 ECHO, HOLD, MUCH = 1, 2, 3
