@@ -282,16 +282,16 @@ def test_nothing_is_logged_for_a_message(records: Records, number: int) -> None:
 def test_a_clients_handler_that_raises_says_which_client(records: Records) -> None:
     errors: Calls[BaseException] = Calls()
     server = Server(registry=MessageRegistry(), on_connect=lambda conn: conn.write(Sample(3)))
-    with (
-        server.running(LOCAL) as address,
-        ClientConn(
+    with server.running(LOCAL) as address:
+        client = ClientConn(
             address,
             registry=registry_of_all(),
             on_error=lambda conn, error: errors.add(error),
-        ) as client,
-    ):
+        )
+        client.start()  # and no more: it may be over before anybody has seen it open
         errors.wait()
         net_id = client.net_id
+        client.wait_closed()
     [record] = records.at(logging.ERROR)
     assert record.exc_info is not None
     assert fields(record) == (net_id, f"{address[0]}:{address[1]}")
