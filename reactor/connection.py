@@ -1,6 +1,6 @@
 """One TCP connection: a socket, its state, and the bytes on their way out.
 
-Contents: WriteResult, Pause, ConnectionOptions, ConnectionHandler, Connection, Intake.
+Contents: Connection, Intake.
 
 Owns the socket from `start` on, and closes it. Moves bytes and states; what the bytes mean is its
 handler's affair. It runs on the loop's thread, but for `write`, `close` and `abort`, which any thread
@@ -13,29 +13,31 @@ away).
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
 import socket
 import ssl
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, cast
 
-from reactor.buffers import JOIN_LIMIT, SendQueue, Watermark
+from reactor.buffers import JOIN_LIMIT, SendQueue
 from reactor.close_reason import CloseCause, CloseReason
+from reactor.connection_handler import ConnectionHandler, LoopWaker
+from reactor.connection_options import ConnectionOptions
 from reactor.errors import PrefaceError
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.pause import Pause
 from reactor.preface import Preface
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
 from reactor.tls import TlsStream, TlsTruncationError
 from reactor.waker import Lock
+from reactor.write_result import WriteResult
 
-__all__ = ["Connection", "ConnectionHandler", "ConnectionOptions", "Pause", "WriteResult"]
+__all__ = ["Connection", "Intake"]
 
 logger: logging.Logger = logging.getLogger("reactor")
 
@@ -55,18 +57,6 @@ LINGER_READS = 16
 RESET = struct.pack("ii", 1, 0)
 """struct linger: on, for no time; close() then sends a RST (socket(7), SO_LINGER)."""
 
-
-class WriteResult(enum.Enum):
-    """What became of a write."""
-
-    ACCEPTED = "accepted"
-    """It will be sent, and there is room for more."""
-    ABOVE_HIGH = "accepted; above the high watermark"
-    """It will be sent, and it would be wise to wait before the next."""
-    FULL = "refused; over the limit"
-    CLOSED = "refused; the connection is closing or closed"
-
-
 # Looking a member up in its class costs as much as a call before Python 3.12.
 _OPEN, _LINGERING, _CLOSED = (
     ConnectionState.OPEN,
@@ -80,90 +70,6 @@ _READING_ELSE = (_LINGERING, ConnectionState.HANDSHAKING, ConnectionState.PREFAC
 # What a connection has for a queue until the kernel does not take all: most never need one of their own.
 # Never appended to.
 _NOTHING_QUEUED: Final = SendQueue()
-
-
-class Pause:
-    """Why reading is paused; it goes on when no reason is left. Bits, to be or-ed."""
-
-    USER: Final = 1
-    """The application asked for it."""
-    WORK: Final = 2
-    """Enough messages wait for a worker."""
-    OUTPUT: Final = 4
-    """Enough bytes wait for the peer: it shall read before it asks for more."""
-    PROTOCOL: Final = 8
-    """What comes can no longer be understood."""
-    MEMORY: Final = 16
-    """All connections together hold too much, and this one more than its share."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
-    """What a connection may hold, and how long its steps may take: sizes in bytes, times in seconds.
-
-    Raises ValueError for numbers that make no sense.
-    """
-
-    output: Watermark = field(default=Watermark(65_536, 262_144))
-    """Bytes waiting to be sent between which a server's reading pauses and goes on. A client goes on
-    reading, or the two could wait for each other; for it, `high` is where `write` returns False."""
-    output_limit: int = 16_777_216
-    """Bytes waiting to be sent over which `write` refuses."""
-    input_high: int = 1_048_576
-    """Bytes of messages that were read and not handled above which reading pauses; each message counts
-    for a few hundred more than it has on the wire, for the objects that it is made of."""
-    drain_timeout: float = 30.0
-    """How long a closing connection may take to finish its handlers and send its bytes."""
-    linger_timeout: float = 2.0
-    """How long to wait for the peer's FIN after our own."""
-    handshake_timeout: float = 10.0
-    """How long the TLS handshake may take, from the first packet to the last; and, before it, the header
-    of the PROXY protocol, where there must be one."""
-
-    def __post_init__(self) -> None:
-        if self.output_limit < self.output.high:
-            raise ValueError(
-                f"output_limit ({self.output_limit}) must not be below "
-                f"the high watermark ({self.output.high})"
-            )
-        if self.input_high < 1:
-            raise ValueError(
-                f"input_high must be a number of bytes from 1 on, not {self.input_high!r}"
-            )
-        for name in ("drain_timeout", "linger_timeout", "handshake_timeout"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0 seconds, not {getattr(self, name)!r}")
-
-
-class ConnectionHandler(Protocol):
-    """What a connection needs of the layer above. All of it is called on the loop's thread."""
-
-    def handle_open(self) -> None:
-        """The state is OPEN. Reading begins when this returns."""
-
-    def handle_data(self, data: bytes) -> bytes | None:
-        """Bytes came. What is returned is sent, behind all that was written before this returned."""
-
-    def handle_draining(self) -> None:
-        """The state is DRAINING, or LINGERING already, if nothing was left to be sent. Call
-        `Connection.check_drained` whenever `is_idle` turns true."""
-
-    def handle_writable(self) -> None:
-        """So much has been sent that the low watermark is reached again."""
-
-    def handle_closed(self, reason: CloseReason) -> None:
-        """The state is CLOSED and the descriptor is gone. The last call, and the only of its kind."""
-
-    def is_idle(self) -> bool:
-        """Whether nothing is under way that may still write."""
-
-
-class LoopWaker(Protocol):
-    """What a connection needs of whoever may end its loop's sleep."""
-
-    def wake(self) -> None:
-        """Something was posted to the loop. Any thread; never blocks."""
-        ...
 
 
 class Connection:
