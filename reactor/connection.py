@@ -28,6 +28,7 @@ from reactor.connection_options import ConnectionOptions
 from reactor.errors import PrefaceError
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.opening import Opening
 from reactor.pause import Pause
 from reactor.preface import Preface
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
@@ -65,7 +66,8 @@ _OPEN, _LINGERING, _CLOSED = (
 )
 _ACCEPTED = WriteResult.ACCEPTED
 _SENDING = (_OPEN, ConnectionState.DRAINING)
-_READING_ELSE = (_LINGERING, ConnectionState.HANDSHAKING, ConnectionState.PREFACING)
+_OPENING = (ConnectionState.PREFACING, ConnectionState.HANDSHAKING)
+_READING_ELSE = (*_OPENING, _LINGERING)
 
 # What a connection has for a queue until the kernel does not take all: most never need one of their own.
 # Never appended to.
@@ -91,12 +93,12 @@ class Connection:
         "_intake",
         "_ledger",
         "_machine",
+        "_opening",
         "_options",
         "_outbox",
         "_own_taken",
         "_pause_on_output",
         "_paused",
-        "_preface",
         "_queue",
         "_reactor",
         "_read_for",
@@ -133,7 +135,8 @@ class Connection:
         self._reactor = reactor
         self._ledger = Ledger(reactor) if ledger is None else ledger
         self._intake = reactor.shared(Intake)
-        self._preface = preface  # the loop's thread; None as well when it has come
+        # The loop's thread. None for one that is OPEN, and for one that has nothing to wait for.
+        self._opening = None if preface is None and tls is None else Opening(preface, tls)
         self._tls = tls  # the loop's thread
         # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
         # ends that both did so, each could wait for the other to read, for ever: one must go on.
@@ -332,27 +335,17 @@ class Connection:
 
     def start(self, sock: socket.socket) -> None:
         """Take over a connected, non-blocking socket and begin. The loop's thread."""
-        if not self._move(self._beginning):
+        opening = self._opening
+        if not self._move(ConnectionEvent.CONNECTED if opening is None else opening.event):
             sock.close()  # closed by another thread while it was connecting
             return
         self._socket = sock
         self.last_received = self.last_sent = self._reactor.pass_time
         self._channel = self._reactor.register(sock, 0, self._handle_ready)
         try:
-            if self._preface is None:
-                self._begin(b"")
-            else:
-                self._set_deadline(self._options.handshake_timeout, self._preface.what)
-                self._update_interest()
+            self._go_on(b"")
         except Exception as error:
             self._handle_defect(error)
-
-    @property
-    def _beginning(self) -> ConnectionEvent:
-        """What happens next, on the way to OPEN."""
-        if self._preface is not None:
-            return ConnectionEvent.PREFACE
-        return ConnectionEvent.CONNECTED if self._tls is None else ConnectionEvent.SECURE
 
     def _move(self, event: ConnectionEvent) -> bool:
         """Whether the state had it; else another thread has ended the connection meanwhile."""
@@ -362,87 +355,61 @@ class Connection:
             self._machine.handle(event)
         return True
 
-    def _begin(self, data: bytes) -> None:
-        """The state is OPEN, or HANDSHAKING; `data` are the first bytes, if some have come already."""
-        if self._tls is None:
-            self._handler.handle_open()
+    def _go_on(self, data: bytes) -> None:
+        """The state is OPEN, or that of a step before it; `data` are the first bytes for it, if some have
+        come already."""
+        if self._opening is not None:
+            self._set_deadline(self._options.handshake_timeout, self._opening.what)
             self._update_interest()
-            if data and self._machine.state is _OPEN:
-                self._hand_up(data)
-        else:
-            self._set_deadline(self._options.handshake_timeout, "the TLS handshake")
-            self._update_interest()
-            self._tls.feed(data)
-            self._handshake(self._tls)
-
-    # -- the preface -----------------------------------------------------------------------------
-
-    def _receive_preface(self) -> None:
-        assert self._preface is not None
-        data = self._receive_first()
-        if not data:
+            self._feed_opening(self._opening, data)
             return
+        self._handler.handle_open()
+        self._update_interest()
+        if self._tls is not None:
+            self._handle_ciphertext(self._tls, data)  # the session may hold some of the peer's
+        elif data and self._machine.state is _OPEN:
+            self._hand_up(data)
+
+    def _feed_opening(self, opening: Opening, data: bytes) -> None:
         try:
-            rest = self._preface.feed(data)
-        except PrefaceError as error:
+            rest = opening.feed(data)
+        except (PrefaceError, ssl.SSLError) as error:
+            self._send_raw(opening.take())  # the alert that tells the peer why
             self.fail(error)
             return
+        answer = opening.take()
+        if answer:
+            self._send_raw(answer)
         if rest is None:
             return
-        self._preface = None
+        if opening.over:
+            self._opening = None
         # What read it may have found that this peer is not wanted, and closed the connection.
-        if self._move(self._beginning):
+        if self._move(opening.event):
             self._cancel_deadline()
-            self._begin(rest)
+            self._go_on(rest)
 
-    def _receive_first(self) -> bytes:
-        """What has come before the connection is OPEN; nothing if that is its end, or if it is none."""
+    def _receive_opening(self) -> None:
         assert self._socket is not None
+        assert self._opening is not None
         try:
             size = self._socket.recv_into(self._ledger.buffer)
         except (BlockingIOError, InterruptedError):
-            return b""
-        except ConnectionResetError as error:
-            if self._preface is None or self.bytes_received:
-                self.fail(error)
-            else:
-                self._handle_peer_fin()  # as load balancers end their checks
-            return b""
+            return
         except OSError as error:
-            self.fail(error)
-            return b""
+            if isinstance(error, ConnectionResetError) and self._opening.only_looked_at:
+                self._handle_peer_fin()
+            else:
+                self.fail(error)
+            return
         if not size:
             self._handle_peer_fin()
-            return b""
+            return
         self.last_received = self._reactor.pass_time
         self.bytes_received += size
-        return self._ledger.buffer[:size].tobytes()
+        self._feed_opening(self._opening, self._ledger.buffer[:size].tobytes())
 
-    # -- TLS -------------------------------------------------------------------------------------
-
-    def _receive_handshake(self) -> None:
-        assert self._tls is not None
-        data = self._receive_first()
-        if data:
-            self._tls.feed(data)
-            self._handshake(self._tls)
-
-    def _handshake(self, tls: TlsStream) -> None:
-        try:
-            done = tls.handshake()
-        except (ssl.SSLError, ssl.CertificateError) as error:
-            self._send_raw(tls.take_ciphertext())  # the alert that tells the peer why
-            self.fail(error)
-            return
-        self._send_raw(tls.take_ciphertext())
-        if not done:
-            return
-        if not self._move(ConnectionEvent.SECURED):
-            return
-        self._cancel_deadline()
-        self._handler.handle_open()
-        self._update_interest()
-        self._handle_ciphertext(tls, b"")  # the peer's first message may have come with its last
+    # -- TLS, once it is open --------------------------------------------------------------------
 
     def _handle_ciphertext(self, tls: TlsStream, data: bytes) -> None:
         self.last_received = self._reactor.pass_time
@@ -512,10 +479,8 @@ class Connection:
                     self._handle_ready(READ)
                 elif self._machine.state is _LINGERING:
                     self._receive_nothing()
-                elif self._machine.state is ConnectionState.HANDSHAKING:
-                    self._receive_handshake()
-                elif self._machine.state is ConnectionState.PREFACING:
-                    self._receive_preface()
+                elif self._machine.state in _OPENING:
+                    self._receive_opening()
         except Exception as error:
             self._handle_defect(error)
 
@@ -882,11 +847,8 @@ class Connection:
 
     def _handle_peer_fin(self) -> None:
         error: BaseException | None = None
-        if self._machine.state is ConnectionState.HANDSHAKING:
-            error = ConnectionResetError("the peer left during the TLS handshake")
-        elif self._preface is not None and self.bytes_received:
-            # Who leaves before a byte has only looked whether somebody is there.
-            error = ConnectionResetError(f"the peer left before the end of {self._preface.what}")
+        if self._opening is not None:
+            error = self._opening.broken_off()
         elif self._tls is not None and self._machine.state is _OPEN:
             try:
                 self._tls.feed_eof()
