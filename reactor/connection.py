@@ -13,11 +13,9 @@ away).
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
@@ -31,6 +29,7 @@ from reactor.loop import READ, WRITE, Channel, Reactor
 from reactor.opening import Opening
 from reactor.pause import Pause
 from reactor.preface import Preface
+from reactor.socket_ending import read_to_fin, reset_on_close, send_fin
 from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
@@ -51,12 +50,6 @@ GATHERED_SIZE = 4096
 
 GATHERED_READS = 64
 """So many such are handled together."""
-
-LINGER_READS = 16
-"""Reads in one pass that only throw away what a closing connection's peer still sends."""
-
-RESET = struct.pack("ii", 1, 0)
-"""struct linger: on, for no time; close() then sends a RST (socket(7), SO_LINGER)."""
 
 # Looking a member up in its class costs as much as a call before Python 3.12.
 _OPEN, _LINGERING, _CLOSED = (
@@ -901,10 +894,8 @@ class Connection:
             return
         assert self._socket is not None
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            send_fin(self._socket)
         except OSError as error:
-            if error.errno == errno.ENOTCONN:
-                error = ConnectionResetError(errno.ECONNRESET, "the peer has reset the connection")
             self.fail(error)
             return
         self._receive_nothing()
@@ -913,20 +904,14 @@ class Connection:
             self._update_interest()
 
     def _receive_nothing(self) -> None:
-        """Read to the peer's FIN. To close with bytes unread would send RST and undo our last ones.
-
-        RFC 1122, 4.2.2.13.
-        """
         assert self._socket is not None
         try:
-            for _ in range(LINGER_READS):
-                if not self._socket.recv_into(self._ledger.buffer):
-                    self._handle_peer_fin()
-                    return
-        except (BlockingIOError, InterruptedError):
-            pass
+            ended = read_to_fin(self._socket, self._ledger.buffer)
         except OSError as error:
             self.fail(error)
+            return
+        if ended:
+            self._handle_peer_fin()
 
     def _set_deadline(self, seconds: float, what: str | None) -> None:
         self._cancel_deadline()
@@ -959,10 +944,7 @@ class Connection:
 
     def _reset(self) -> None:
         if self._socket is not None:
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            except OSError:
-                pass  # not connected any more: there is nobody to reset
+            reset_on_close(self._socket)
         self._finish()
 
     def _finish(self) -> None:
