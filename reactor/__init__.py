@@ -4,13 +4,9 @@ from reactor.acceptor import Acceptor, listen
 from reactor.buffers import ReceiveBuffer, SendQueue, Watermark
 from reactor.clock import Clock, SystemClock
 from reactor.close_reason import CloseCause, CloseReason
-from reactor.connection import (
-    Connection,
-    ConnectionHandler,
-    ConnectionOptions,
-    Pause,
-    WriteResult,
-)
+from reactor.connection import Connection
+from reactor.connection_handler import ConnectionHandler
+from reactor.connection_options import ConnectionOptions
 from reactor.connector import Connector
 from reactor.errors import (
     ForkError,
@@ -24,6 +20,7 @@ from reactor.errors import (
 )
 from reactor.ledger import Ledger
 from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics
+from reactor.pause import Pause
 from reactor.preface import Preface
 from reactor.socket_file import SocketFile
 from reactor.state import TRANSITIONS, ConnectionEvent, ConnectionState, StateMachine, diagram
@@ -32,6 +29,7 @@ from reactor.timing_wheel import Timeout, TimingWheel
 from reactor.tls import TlsStream, TlsTruncationError
 from reactor.waker import Lock, Waker
 from reactor.workers import Job, WorkerPool
+from reactor.write_result import WriteResult
 
 __all__ = [
     "READ",

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -1086,35 +1085,7 @@ def test_any_life_keeps_the_promises(make_manual: Make, clock: ManualClock, seed
         assert end.received == accepted
 
 
-# -- options -------------------------------------------------------------------------------------
-
-
-def test_the_limit_must_not_be_below_the_watermark() -> None:
-    with pytest.raises(ValueError, match="output_limit"):
-        ConnectionOptions(output=Watermark(10, 100), output_limit=99)
-    ConnectionOptions(output=Watermark(10, 100), output_limit=100)
-
-
-@pytest.mark.parametrize("name", ["drain_timeout", "linger_timeout"])
-@pytest.mark.parametrize("value", [-1.0, float("nan")])
-def test_a_time_must_be_one(name: str, value: float) -> None:
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=name):
-        ConnectionOptions(**options)
-
-
-def test_a_reason_reads_like_a_line_of_a_log() -> None:
-    assert str(CloseReason(CloseCause.PEER_CLOSED)) == "closed by the peer"
-    error = TimeoutError("too long")
-    reason = CloseReason(CloseCause.CLOSED, error, unsent=5, unhandled=2, undecoded=1)
-    assert str(reason) == (
-        "closed by this side: TimeoutError: too long "
-        "(5 bytes unsent, 2 messages unhandled, 1 bytes undecoded)"
-    )
-    assert not reason.clean
-    assert CloseReason(CloseCause.CLOSED).clean
-    assert CloseReason(CloseCause.FAILED, ConnectionResetError()).by_peer
-    assert not CloseReason(CloseCause.FAILED, error).by_peer
+# -- several frames in one flush -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000], ids=["joined", "in a vector"])
