@@ -45,9 +45,10 @@ from reactor import (
 from tao.address import format_address, format_peer, host_of, set_no_delay
 from tao.address_limits import AddressLimits
 from tao.backplane import Backplane, Envelope, Reach
-from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
+from tao.budget import MemoryBudget, check_memory_limit, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
 from tao.conn import Conn
+from tao.counts import check_count
 from tao.data_source import DataSource
 from tao.errors import NotRegisteredError, TaoError, WouldBlockError
 from tao.group import BroadcastReport, Group, Groups, WhenFull
@@ -165,22 +166,13 @@ class Server:
         backplane: Backplane | None = None,
         reactor: Reactor | None = None,
     ) -> None:
-        _check_count("worker_size", worker_size, "handlers that may run at once")
-        _check_count("buffer_size", buffer_size, "messages that may wait on one connection")
-        _check_count("max_connections", max_connections, "connections")
-        _check_count("backlog", backlog, "connections that may wait to be accepted")
-        if max_connections_per_address is not None:
-            _check_count("max_connections_per_address", max_connections_per_address, "connections")
+        check_count("worker_size", worker_size, "handlers that may run at once")
+        check_count("buffer_size", buffer_size, "messages that may wait on one connection")
+        check_count("max_connections", max_connections, "connections")
+        check_count("backlog", backlog, "connections that may wait to be accepted")
         if memory_limit is None:
             memory_limit = default_memory_limit(max_connections)
-        if memory_limit < 4 * LEAST_SHARE * max_connections:
-            raise ValueError(
-                f"memory_limit must be at least {4 * LEAST_SHARE} bytes for each of max_connections, "
-                f"{4 * LEAST_SHARE * max_connections} in all, not {memory_limit!r}"
-            )
-        for name, rate in (("connection_rate", connection_rate), ("frame_rate", frame_rate)):
-            if rate is not None and not isinstance(rate, Rate):
-                raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
+        check_memory_limit(memory_limit, max_connections)
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
         plane: object = backplane
@@ -912,13 +904,6 @@ class Server:
 def _host_of_peer(address: SocketAddress | None) -> str:
     """What limits of addresses go by; nothing for a Unix socket's peer."""
     return address[0] if isinstance(address, tuple) else ""
-
-
-def _check_count(name: str, value: int, what: str) -> None:
-    if type(value) is not int:
-        raise TypeError(f"{name} is the number of {what}: an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is the number of {what}: it must be at least 1, not {value}")
 
 
 @contextmanager
