@@ -1,7 +1,5 @@
 """The server.
 
-Contents: ServerConn, Server.
-
 Owns the acceptors, the connections and the worker pool of one service, and the order in which they
 end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
 """
@@ -18,10 +16,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
@@ -30,7 +27,6 @@ from reactor import (
     Acceptor,
     CloseCause,
     CloseReason,
-    Connection,
     ConnectionOptions,
     ConnectionState,
     OperatingSystem,
@@ -40,18 +36,17 @@ from reactor import (
     Timeout,
     TlsStream,
     WorkerPool,
-    WriteResult,
 )
 from tao.address import format_address, format_peer, host_of, set_no_delay
 from tao.address_limits import AddressLimits
-from tao.backplane import Backplane, Envelope, Reach
+from tao.backplane import Backplane
 from tao.budget import MemoryBudget, check_memory_limit, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
-from tao.conn import Conn
 from tao.counts import check_count
 from tao.data_source import DataSource
-from tao.errors import NotRegisteredError, TaoError, WouldBlockError
-from tao.group import BroadcastReport, Group, Groups, WhenFull
+from tao.delivery import Delivery
+from tao.errors import TaoError
+from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
 from tao.latecomers import Latecomers
 from tao.listening import Listening, ListenOptions, open_listener
@@ -60,11 +55,11 @@ from tao.metrics import Metrics, MetricsSnapshot
 from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
 from tao.rate import Rate, TokenBucket
 from tao.registry import MessageRegistry, default_registry
-from tao.relay import ALONE, Relay, RelayedMessage, own_net_id
+from tao.server_conn import ServerConn
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.stop_report import StopReport
 
-__all__ = ["Address", "Server", "ServerConn"]
+__all__ = ["Address", "Server"]
 
 logger: logging.Logger = logging.getLogger("tao")
 
@@ -78,24 +73,7 @@ REFUSAL_LINES = Rate(1, burst=10)
 STOP_MARGIN = 1.0
 """Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
 
-# Looking a member up in its class costs as much as a call before Python 3.12.
-_ACCEPTED, _ABOVE_HIGH = WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH
-
 T = TypeVar("T")
-
-
-class ServerConn(Conn["ServerConn"]):
-    """A client's connection, at the server."""
-
-    __slots__ = ()
-
-    @property
-    def cluster_id(self) -> str:
-        """What `Server.unicast` takes on every server of the backplane: no other connection, of whatever
-        server, has had it. It holds no secret, and is no proof of anything."""
-        server = self._session.server
-        assert isinstance(server, Server)
-        return f"{server.member_id}-{self.net_id}"
 
 
 class Server:
@@ -175,12 +153,6 @@ class Server:
         check_memory_limit(memory_limit, max_connections)
         if when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
-        plane: object = backplane
-        # A text has a `join` too, and a URL is what one might pass.
-        if plane is not None and (
-            isinstance(plane, str | bytes) or not callable(getattr(plane, "join", None))
-        ):
-            raise TypeError(f"backplane must be a Backplane, such as RedisBackplane, not {plane!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
         self._system = system
         self._registry = registry
@@ -211,19 +183,17 @@ class Server:
         self._counting = system.lock()
         self._made_at = time.monotonic()
         self._context = contextvars.copy_context()  # what every connection's handlers begin with
-        self._groups: Groups[ServerConn] = Groups()
         self._given_reactor = reactor
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
         self._pool: WorkerPool | None = None
         self._memory_limit = memory_limit
         self._budget: MemoryBudget | None = None  # likewise
-        self._backplane = backplane
-        self._relay: Relay | None = None  # likewise
         self._net_ids = itertools.count(1)
-        # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
-        # is one step.
+        # Written by the loop's thread; looked up by any thread. Who goes through it takes a list of it,
+        # which is one step. It is never replaced: others look into this one.
         self._sessions: dict[int, Session[ServerConn]] = {}
+        self._delivery = Delivery(self._codec, self._sessions, backplane)
         self._acceptors: list[Acceptor] = []  # the loop's thread
         self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []  # likewise
         self._stopping = False  # the loop's thread
@@ -300,8 +270,8 @@ class Server:
                 self._options.buffer_size,
                 self._snapshot,
             )
-        if self._backplane is not None and self._relay is None:
-            self._relay = Relay(self._backplane, self._reactor, self._handle_relayed)
+            self._delivery.start(self._reactor, self._pool, self._budget.ledger)
+        self._delivery.join()
         return self._reactor
 
     def _add_acceptor(self, reactor: Reactor, listening: Listening) -> None:
@@ -542,9 +512,8 @@ class Server:
         pool, reactor = self._pool, self._reactor
         assert pool is not None and reactor is not None
         pool.shutdown(wait=not self._left_behind)
-        if self._relay is not None:
-            # What is left of the grace, or a little: the others are owed what was said.
-            self._relay.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
+        # What is left of the grace, or a little: the other servers are owed what was said.
+        self._delivery.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
         if self._data_source is not None:
             if self._left_behind:
                 logger.error("a handler has not returned: its data source is left open")
@@ -612,8 +581,7 @@ class Server:
         )
         conn._session = session
         self._sessions[net_id] = session
-        if self._relay is not None:
-            self._relay.add(net_id)
+        self._delivery.handle_come(net_id)
         session.connection.start(sock)
         if self._waits_when_full and len(self._sessions) >= self._max_connections:
             for acceptor in self._acceptors:
@@ -670,9 +638,7 @@ class Server:
             self._latecomers.handle_gone(session)
         if present:
             self._make_room(session.host)
-            self._groups.leave_all(session.net_id)
-            if self._relay is not None:
-                self._relay.remove(session.net_id)
+            self._delivery.handle_gone(session.net_id)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
@@ -705,12 +671,7 @@ class Server:
 
     def connection(self, net_id: int) -> ServerConn:
         """The connection with that id. Any thread. Raises NotRegisteredError when there is none."""
-        session = self._sessions.get(net_id)
-        if session is None:
-            raise NotRegisteredError(
-                f"there is no connection {net_id} (any more); whoever keeps ids must expect that"
-            )
-        return session.conn
+        return self._delivery.find(net_id).conn
 
     def connections(self) -> list[ServerConn]:
         """All connections that there are now. Any thread."""
@@ -723,22 +684,13 @@ class Server:
         server's it returns True when the message waits to be sent there, and raises WouldBlockError when
         too much waits; that the connection is gone is told to the backplane's `on_report`.
         """
-        if isinstance(net_id, str):
-            own = own_net_id(net_id, self.member_id)
-            if own is None:
-                if self._relay is None:
-                    raise NotRegisteredError(
-                        f"there is no connection {net_id} here; to reach other servers' pass backplane="
-                    )
-                return self._relay.unicast(net_id, message)
-            net_id = own
-        return self.connection(net_id).write(message)
+        return self._delivery.unicast(net_id, message)
 
     @property
     def member_id(self) -> str:
         """This server's name among those of its backplane, which none of them has had; "local" without one,
         and before `listen`. Any thread."""
-        return ALONE if self._relay is None else self._relay.member_id
+        return self._delivery.member_id
 
     def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
         """Write a message to all connections. Any thread. It is encoded once.
@@ -750,107 +702,17 @@ class Server:
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        report = self._deliver(self._snapshot(), message, when_full)
-        return self._pass_on(report, Reach.ALL, "", message, when_full)
-
-    def _snapshot(self) -> list[Session[ServerConn]]:
-        return list(self._sessions.values())
-
-    def _deliver_to(
-        self, name: str, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
-    ) -> BroadcastReport:
-        report = self._deliver([conn._session for conn in conns], message, when_full)
-        return self._pass_on(report, Reach.GROUP, name, message, when_full)
-
-    def _pass_on(
-        self,
-        report: BroadcastReport,
-        reach: Reach,
-        target: str,
-        message: Message,
-        when_full: WhenFull,
-    ) -> BroadcastReport:
-        """The report of what was delivered here, with what becomes of it elsewhere."""
-        if self._relay is None:
-            return report
-        taken = self._relay.publish(reach, target, message, when_full)
-        return replace(report, others="queued" if taken else "refused")
-
-    def _handle_relayed(self, envelope: Envelope) -> BroadcastReport:
-        """Another server's message for connections here. The loop's thread."""
-        message = RelayedMessage(envelope.number, envelope.value)
-        if envelope.reach is Reach.ONE:
-            conn = self.connection(own_net_id(envelope.target, self.member_id) or 0)
-            sessions = [conn._session]
-        elif envelope.reach is Reach.GROUP:
-            group = self._groups.find(envelope.target)
-            sessions = [] if group is None else [conn._session for conn in group.members()]
-        else:
-            sessions = self._snapshot()
-        return self._deliver(sessions, message, envelope.when_full)
-
-    def _deliver(
-        self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
-    ) -> BroadcastReport:
-        if when_full not in ("refuse", "drop_oldest", "close"):
-            raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
-        codec = self._codec
-        frame = codec.encode(message)
-        reactor, pool = self._reactor, self._pool
-        at_once = reactor is not None and reactor.in_loop_thread()
-        drop_oldest = when_full == "drop_oldest"
-        thread = threading.get_ident()
-        refused = closed = sent = queued = 0
-        unflushed: list[Connection] = []
-        try:
-            for session in sessions:
-                connection = session.connection
-                own = frame
-                if session.codec is codec:
-                    if at_once and connection.send_at_once(frame):
-                        sent += 1
-                        continue
-                else:
-                    try:
-                        own = session.codec.encode(message)
-                    except Exception as error:
-                        logger.warning(
-                            "%s: its codec cannot encode a broadcast: %s", session.conn, error
-                        )
-                        refused += 1
-                        continue
-                if session.handler_thread == thread:
-                    result = session.deliver_own(own, drop_oldest=drop_oldest)
-                else:
-                    result = connection.write(own, drop_oldest=drop_oldest, post=False)
-                    if result is _ACCEPTED or result is _ABOVE_HIGH:
-                        queued += len(own)
-                if connection.outbox_size:
-                    unflushed.append(connection)
-                if result is _ACCEPTED or result is _ABOVE_HIGH:
-                    sent += 1
-                elif result is WriteResult.CLOSED:
-                    closed += 1
-                elif when_full == "close":
-                    session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
-                    closed += 1
-                else:
-                    refused += 1
-        finally:
-            # Whatever else happens: what has been accepted is charged and sent.
-            if queued and self._budget is not None:
-                self._budget.ledger.post(queued)
-            if unflushed and reactor is not None and pool is not None:
-                reactor.post(partial(Connection.flush_all, unflushed))
-                pool.wake()
-        return BroadcastReport(sent, refused, closed)
+        return self._delivery.broadcast(message, when_full)
 
     def group(self, name: str) -> Group[ServerConn]:
         """The group of that name, made when it is first asked for. Any thread.
 
         It is the same one as long as it has members, or somebody holds it.
         """
-        return self._groups.get(name, self._deliver_to)
+        return self._delivery.group(name)
+
+    def _snapshot(self) -> list[Session[ServerConn]]:
+        return list(self._sessions.values())
 
     def metrics(self) -> MetricsSnapshot:
         """The server's numbers at this moment. Any thread; O(connections)."""
@@ -869,7 +731,7 @@ class Server:
                 timers=0 if statistics is None else statistics.timeouts_waiting,
                 wakeups=0 if statistics is None else statistics.wakeups,
                 passes=0 if statistics is None else statistics.passes,
-                backplane=None if self._relay is None else self._relay.counters(),
+                backplane=self._delivery.counters(),
             )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:

@@ -19,7 +19,8 @@ from reactor import ConnectionState, Pause, Reactor, ReactorClosedError
 from tao.address import format_address
 from tao.monitor.timing import HandlerTimes, Sample
 from tao.registry import Entry, MessageRegistry
-from tao.server import Server, ServerConn
+from tao.server import Server
+from tao.server_conn import ServerConn
 from tao.session import Session
 
 __all__ = ["SORTS", "WatchedServer"]

@@ -30,6 +30,7 @@ _ACCEPTOR = "reactor.acceptor:Acceptor."
 _CONNECTOR = "reactor.connector:Connector."
 _CLIENT = "tao.client:ClientConn."
 _SERVER = "tao.server:Server."
+_DELIVERY = "tao.delivery:Delivery."
 
 LOST_WAKE_UPS = (
     _defect(
@@ -128,7 +129,7 @@ LOST_WAKE_UPS = (
         "self._reactor.wake()",
         "pass",
     ),
-    _defect("a broadcast does not wake the loop", _SERVER + "_deliver", "pool.wake()", "pass"),
+    _defect("a broadcast does not wake the loop", _DELIVERY + "_deliver", "pool.wake()", "pass"),
     _defect(
         "a codec that is set wakes nobody", _SESSION + "set_codec", "self._pool.wake()", "pass"
     ),
