@@ -1,6 +1,6 @@
 """The server.
 
-Owns the acceptors, the connections and the worker pool of one service, and the order in which they
+Owns the connections and the worker pool of one service, and the order in which they
 end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
 """
 
@@ -46,6 +46,7 @@ from tao.counts import check_count
 from tao.data_source import DataSource
 from tao.delivery import Delivery
 from tao.errors import TaoError
+from tao.gate import Gate, host_of_peer
 from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
 from tao.latecomers import Latecomers
@@ -53,7 +54,7 @@ from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
 from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
-from tao.rate import Rate, TokenBucket
+from tao.rate import Rate
 from tao.registry import MessageRegistry, default_registry
 from tao.server_conn import ServerConn
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
@@ -66,9 +67,6 @@ logger: logging.Logger = logging.getLogger("tao")
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already. A path that
 begins with a zero byte is one of Linux's abstract names."""
-
-REFUSAL_LINES = Rate(1, burst=10)
-"""Lines that the log gets of refused connections; the next one says how many there were without."""
 
 STOP_MARGIN = 1.0
 """Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
@@ -146,13 +144,7 @@ class Server:
     ) -> None:
         check_count("worker_size", worker_size, "handlers that may run at once")
         check_count("buffer_size", buffer_size, "messages that may wait on one connection")
-        check_count("max_connections", max_connections, "connections")
         check_count("backlog", backlog, "connections that may wait to be accepted")
-        if memory_limit is None:
-            memory_limit = default_memory_limit(max_connections)
-        check_memory_limit(memory_limit, max_connections)
-        if when_full not in ("refuse", "wait"):
-            raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
         system: System = OperatingSystem() if reactor is None else reactor.system
         self._system = system
         self._registry = registry
@@ -169,15 +161,17 @@ class Server:
         self._worker_size = worker_size
         self._executor = executor
         self._max_connections = max_connections
-        self._waits_when_full = when_full == "wait"
         self._backlog = backlog
         self._data_source = data_source
         # The loop's thread.
         self._limits = AddressLimits(max_connections_per_address, connection_rate, frame_rate)
-        self._refusal_lines = TokenBucket(REFUSAL_LINES)
-        self._refused_unsaid = 0  # since the last such line
+        self._metrics = Metrics()
+        self._gate = Gate(max_connections, when_full, self._limits, self._metrics)
+        if memory_limit is None:
+            memory_limit = default_memory_limit(max_connections)
+        check_memory_limit(memory_limit, max_connections)
+        self._memory_limit = memory_limit
         self._tls = tls  # set by any thread, for the connections that are accepted after that
-        self._metrics = Metrics()  # the loop's thread
         # Held while a connection's traffic moves from itself to the sum of those that are gone, and while
         # both are added up: no counter ever goes back.
         self._counting = system.lock()
@@ -187,16 +181,15 @@ class Server:
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
         self._pool: WorkerPool | None = None
-        self._memory_limit = memory_limit
-        self._budget: MemoryBudget | None = None  # likewise
+        self._budget: MemoryBudget | None = None
         self._net_ids = itertools.count(1)
         # Written by the loop's thread; looked up by any thread. Who goes through it takes a list of it,
         # which is one step. It is never replaced: others look into this one.
         self._sessions: dict[int, Session[ServerConn]] = {}
         self._delivery = Delivery(self._codec, self._sessions, backplane)
-        self._acceptors: list[Acceptor] = []  # the loop's thread
-        self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []  # likewise
-        self._stopping = False  # the loop's thread
+        # The loop's thread.
+        self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []
+        self._stopping = False  # likewise
         self._latecomers: Latecomers | None = None  # likewise; made by a stop that has a grace
         # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
         # entrant, because a signal handler may call `stop` on top of either.
@@ -282,9 +275,7 @@ class Server:
             self._handle_accepted, listening, local, self._handle_gone, self._handle_open
         )
         acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file)
-        if self._waits_when_full and len(self._sessions) >= self._max_connections:
-            acceptor.pause()
-        self._acceptors.append(acceptor)
+        self._gate.add(acceptor, len(self._sessions))
 
     def _run_on_loop(self, reactor: Reactor, function: Callable[[], T]) -> T:
         """Call it on the loop's thread and wait; here and now if the loop does not run."""
@@ -336,7 +327,7 @@ class Server:
         program has handlers of its own for them; a second one stops it at once. Raises TaoError when
         nothing listens, or when it is being served already.
         """
-        if self._reactor is None or (not self._acceptors and not self._stop_asked):
+        if self._reactor is None or (not self._gate.acceptors and not self._stop_asked):
             raise TaoError("nothing to serve: call listen(address) first, or start(address)")
         reactor = self._reactor
         with self._lock:
@@ -454,8 +445,7 @@ class Server:
         assert reactor is not None
         if not self._stopping:
             self._stopping = True
-            for acceptor in self._acceptors:
-                acceptor.close()
+            self._gate.close()
             if grace:
                 # What this pass has accepted is read by the next one: the message that a client sends as
                 # soon as it is connected has come, too. Where TLS or a proxy's header must come first, it
@@ -537,20 +527,13 @@ class Server:
         """The loop's thread. What comes before the socket is the same for all: made once, not for each."""
         reactor, pool, budget = self._reactor, self._pool, self._budget
         assert reactor is not None and pool is not None and budget is not None
-        host = _host_of_peer(address)
-        if listening.proxies is None:
-            why = self._limits.refusal(host, reactor.pass_time)
-        else:
-            # The limits are the client's, of whom nothing is known yet.
-            host = ""
-            why = None if listening.proxies.trusts(address) else "it is none of trusted_proxies"
+        now = reactor.pass_time
+        why = self._gate.refusal(address, listening.proxies, len(self._sessions), now)
         if why is not None:
-            self._refuse(sock, address, local, why)
+            self._gate.refuse(sock, address, local, why, now)
             return
-        if len(self._sessions) >= self._max_connections:
-            why = f"max_connections ({self._max_connections}) is reached"
-            self._refuse(sock, address, local, why)
-            return
+        # Behind a proxy the client's, of whom nothing is known yet.
+        host = host_of_peer(address) if listening.proxies is None else ""
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
@@ -583,19 +566,17 @@ class Server:
         self._sessions[net_id] = session
         self._delivery.handle_come(net_id)
         session.connection.start(sock)
-        if self._waits_when_full and len(self._sessions) >= self._max_connections:
-            for acceptor in self._acceptors:
-                acceptor.pause()
+        self._gate.handle_come(len(self._sessions))
 
     def _handle_proxied(self, net_id: int, header: ProxyHeader) -> None:
         """A proxy has said for whom it connects. The loop's thread."""
         session = self._sessions[net_id]
         assert self._reactor is not None
         peer = session.remote_address if header.source is None else header.source
-        host = _host_of_peer(peer)
-        why = self._limits.refusal(host, self._reactor.pass_time)
+        host, now = host_of_peer(peer), self._reactor.pass_time
+        why = self._limits.refusal(host, now)
         if why is not None:
-            self._note_refusal(format_peer(peer, session.local_address), why)
+            self._gate.note_refusal(format_peer(peer, session.local_address), why, now)
             session.close(CloseCause.REFUSED)
             return
         session.introduce(header.source, header.destination, host, self._limits.enter(host))
@@ -607,27 +588,6 @@ class Server:
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
-    def _refuse(
-        self,
-        sock: socket.socket,
-        address: SocketAddress,
-        local: SocketAddress | None,
-        why: str,
-    ) -> None:
-        self._note_refusal(format_peer(address, local), why)
-        sock.close()  # counted first: who sees the end may look
-
-    def _note_refusal(self, peer: str, why: str) -> None:
-        self._metrics.connections_refused += 1
-        # A flood of connections is not to become one of lines.
-        assert self._reactor is not None
-        if not self._refusal_lines.take(self._reactor.pass_time):
-            self._refused_unsaid += 1
-            return
-        more = f"; {self._refused_unsaid} more before it" if self._refused_unsaid else ""
-        self._refused_unsaid = 0
-        logger.warning("refused %s: %s%s", peer, why, more, extra={"peer": peer})
-
     def _handle_gone(self, session: Session[ServerConn], reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
         with self._counting:
@@ -637,19 +597,13 @@ class Server:
         if self._latecomers is not None:
             self._latecomers.handle_gone(session)
         if present:
-            self._make_room(session.host)
+            assert self._reactor is not None
+            self._limits.leave(session.host, self._reactor.pass_time)
+            self._gate.handle_gone(len(self._sessions))
             self._delivery.handle_gone(session.net_id)
         if reason.cause is CloseCause.STOPPED and reason.clean:
             self._drained += 1
         self._check_stopped()
-
-    def _make_room(self, host: str) -> None:
-        """A connection from there is gone."""
-        assert self._reactor is not None
-        self._limits.leave(host, self._reactor.pass_time)
-        if self._waits_when_full and len(self._sessions) == self._max_connections - 1:
-            for acceptor in self._acceptors:
-                acceptor.resume()
 
     def set_tls(self, context: ssl.SSLContext) -> None:
         """Use another context for the connections that come from now on: a renewed certificate, say.
@@ -657,7 +611,7 @@ class Server:
         Those that there are keep theirs. Any thread. Raises TaoError on a server that listens without
         TLS.
         """
-        if self._tls is None and self._acceptors:
+        if self._tls is None and self._gate.acceptors:
             raise TaoError(
                 "this server listens without tls, and its clients would not understand; pass tls= when "
                 "it is made, or call set_tls() before listen()"
@@ -725,7 +679,7 @@ class Server:
                 open_traffic=[session.traffic for session in sessions],
                 connections_open=len(sessions),
                 bytes_held=0 if self._budget is None else self._budget.ledger.total,
-                refused_by_system=sum(acceptor.refused for acceptor in list(self._acceptors)),
+                refused_by_system=sum(acceptor.refused for acceptor in list(self._gate.acceptors)),
                 queue_depth=0 if pool is None else pool.waiting,
                 loop_lag=0.0 if reactor is None else reactor.pass_seconds,
                 timers=0 if statistics is None else statistics.timeouts_waiting,
@@ -758,14 +712,9 @@ class Server:
         self._run_on_loop(self._reactor, add)
 
     def __repr__(self) -> str:
-        where = ", ".join(format_address(acceptor.address) for acceptor in self._acceptors)
+        where = ", ".join(format_address(acceptor.address) for acceptor in self._gate.acceptors)
         state = "stopped" if self._finished.is_set() else (where or "not listening")
         return f"<Server {state}, {len(self._sessions)} connections>"
-
-
-def _host_of_peer(address: SocketAddress | None) -> str:
-    """What limits of addresses go by; nothing for a Unix socket's peer."""
-    return address[0] if isinstance(address, tuple) else ""
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class WatchedServer:
         """What the server was made with, and where it listens."""
         server = self._server
         return {
-            "listening": [format_address(each.address) for each in list(server._acceptors)],
+            "listening": [format_address(each.address) for each in list(server._gate.acceptors)],
             "max_connections": server._max_connections,
             "workers": server._worker_size,
             "memory_limit": server._memory_limit,

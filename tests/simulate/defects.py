@@ -31,6 +31,7 @@ _CONNECTOR = "reactor.connector:Connector."
 _CLIENT = "tao.client:ClientConn."
 _SERVER = "tao.server:Server."
 _DELIVERY = "tao.delivery:Delivery."
+_GATE = "tao.gate:Gate."
 
 LOST_WAKE_UPS = (
     _defect(
@@ -690,15 +691,15 @@ OTHERS = (
     ),
     _defect(
         "accepting does not go on when there is room again",
-        _SERVER + "_make_room",
+        _GATE + "handle_gone",
         "acceptor.resume()",
         "pass",
     ),
     _defect(
         "one connection more than is allowed",
-        _SERVER + "_handle_accepted",
-        "if len(self._sessions) >= self._max_connections:\n            why",
-        "if len(self._sessions) > self._max_connections:\n            why",
+        _GATE + "refusal",
+        "connections >= self._most",
+        "connections > self._most",
     ),
     _defect(
         "an event for a descriptor that is another's by now",

@@ -109,7 +109,7 @@ _INTERRUPTIBLE = [
     str(Path(package.__file__ or "").parent / f"{name}.py")
     for package, names in (
         (reactor, ["acceptor", "connection", "connector", "loop", "waker", "workers"]),
-        (tao, ["client", "delivery", "server", "session", "timers"]),
+        (tao, ["client", "delivery", "gate", "server", "session", "timers"]),
     )
     for name in names
 ]
