@@ -1,7 +1,11 @@
 """The server.
 
-Owns the connections and the worker pool of one service, and the order in which they
+Owns the connections, the loop and the worker pool of one service, and the order in which they begin and
 end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
+
+What is done on its behalf is elsewhere: who is let in, and by which acceptors, in `tao.gate`; what is said
+to many, groups and other servers, in `tao.delivery`; how connections end at a stop in `tao.stopping`; what
+they may hold together in `tao.budget`.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ import itertools
 import logging
 import math
 import os
-import signal
 import socket
 import ssl
 import threading
@@ -21,7 +24,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from reactor import (
     Acceptor,
@@ -33,7 +36,6 @@ from reactor import (
     Reactor,
     SocketAddress,
     System,
-    Timeout,
     TlsStream,
     WorkerPool,
 )
@@ -49,7 +51,6 @@ from tao.errors import TaoError
 from tao.gate import Gate, host_of_peer
 from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
-from tao.latecomers import Latecomers
 from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
@@ -59,6 +60,8 @@ from tao.registry import MessageRegistry, default_registry
 from tao.server_conn import ServerConn
 from tao.session import FRAME_TIMEOUT, Callbacks, Session, SessionOptions
 from tao.stop_report import StopReport
+from tao.stop_signals import stop_signals
+from tao.stopping import STOP_MARGIN, Stopping
 
 __all__ = ["Address", "Server"]
 
@@ -67,9 +70,6 @@ logger: logging.Logger = logging.getLogger("tao")
 Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already. A path that
 begins with a zero byte is one of Linux's abstract names."""
-
-STOP_MARGIN = 1.0
-"""Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
 
 T = TypeVar("T")
 
@@ -189,18 +189,13 @@ class Server:
         self._delivery = Delivery(self._codec, self._sessions, backplane)
         # The loop's thread.
         self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []
-        self._stopping = False  # likewise
-        self._latecomers: Latecomers | None = None  # likewise; made by a stop that has a grace
+        self._stopping: Stopping | None = None  # likewise; others only look
         # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
         # entrant, because a signal handler may call `stop` on top of either.
         self._lock = system.reentrant_lock()
         self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
         self._serving_thread = 0  # the number of the thread inside `serve_forever`, which writes it
-        self._grace: Timeout | None = None  # the loop's thread
-        self._grace_ends = math.inf  # likewise; monotonic seconds
-        self._drained = self._aborted = self._left_behind = 0  # the loop's thread
         self._stop_asked = False  # any thread; only ever set
-        self._stopped = system.event()  # set by the loop's thread, when all connections are gone
         self._finished = system.event()  # set when threads and descriptors are released as well
 
     # -- listening and serving -------------------------------------------------------------------
@@ -316,7 +311,7 @@ class Server:
 
     def start(self, address: Address, **options: Unpack[ListenOptions]) -> None:
         """Listen on `address`, then serve until stopped. See `listen` and `serve_forever`."""
-        with _signals(self._handle_signal):
+        with stop_signals(self._handle_signal):
             self._listen(address, options)
             self.serve_forever()
 
@@ -338,10 +333,10 @@ class Server:
             self._serving = True
         self._serving_thread = threading.get_ident()
         try:
-            with _signals(self._handle_signal):
+            with stop_signals(self._handle_signal):
                 reactor.run()
         finally:
-            if not self._stopped.is_set():
+            if not self._is_over():
                 # Ended by an exception (KeyboardInterrupt, where the signals are not ours), or by
                 # `Reactor.stop`: what can be finished is finished in the same order, but at once.
                 self._stop_now(reactor)
@@ -357,7 +352,7 @@ class Server:
 
     def _stop_now(self, reactor: Reactor) -> None:
         self._begin_stop(0.0)
-        while not self._stopped.is_set():
+        while not self._is_over():
             reactor.run_once(0.1)
 
     @overload
@@ -436,76 +431,40 @@ class Server:
                 # A reactor that nobody drives by now will not be driven by waiting.
                 if not waited and (self._given_reactor is None or reactor.thread):
                     self._finished.wait(grace)
-        finished = self._finished.is_set() and not self._left_behind
-        return StopReport(self._drained, self._aborted, finished)
+        if self._stopping is None:
+            return StopReport(0, 0, False)  # the loop has still to hear of it
+        return self._stopping.report(finished=self._finished.is_set())
 
     def _begin_stop(self, grace: float) -> None:
         """The loop's thread."""
-        reactor = self._reactor
-        assert reactor is not None
-        if not self._stopping:
-            self._stopping = True
+        if self._stopping is None:
+            assert self._reactor is not None
+            self._stopping = Stopping(self._reactor, self._sessions, self._handle_all_gone)
             self._gate.close()
-            if grace:
-                # What this pass has accepted is read by the next one: the message that a client sends as
-                # soon as it is connected has come, too. Where TLS or a proxy's header must come first, it
-                # takes longer.
-                self._latecomers = Latecomers(reactor, self._sessions.values())
-                reactor.call_soon(self._close_sessions)
-            else:
-                self._close_sessions()
-        ends = reactor.time() + grace
-        if self._grace is None or ends < self._grace_ends:
-            if self._grace is not None:
-                self._grace.cancel()
-            self._grace_ends = ends
-            self._grace = reactor.call_at(ends, self._handle_grace_over)
-            if self._latecomers is not None:
-                self._latecomers.hurry(grace)
-        self._check_stopped()
+            self._stopping.begin(grace)
+        self._stopping.hurry(grace)
 
-    def _close_sessions(self) -> None:
-        latecomers = self._latecomers or ()
-        for session in list(self._sessions.values()):
-            if session not in latecomers:
-                session.close(CloseCause.STOPPED)
+    def _is_over(self) -> bool:
+        return self._stopping is not None and self._stopping.over
 
-    def _handle_grace_over(self) -> None:
-        assert self._reactor is not None
-        for session in list(self._sessions.values()):
-            if session.abort(CloseCause.STOPPED, TimeoutError("the grace of stop() was over")):
-                self._aborted += 1
-        self._grace = self._reactor.call_later(STOP_MARGIN / 2, self._give_up)
-
-    def _give_up(self) -> None:
-        """Handlers that have not returned cannot be ended from outside. They are left behind."""
-        for session in self._sessions.values():
-            logger.error("%s: its handler has not returned; stopped without it", session.conn)
-        self._left_behind = len(self._sessions)
-        self._sessions.clear()
-        self._check_stopped()
-
-    def _check_stopped(self) -> None:
-        if self._stopping and not self._sessions and not self._stopped.is_set():
-            if self._grace is not None:
-                self._grace.cancel()
-            self._stopped.set()
-            assert self._reactor is not None and self._budget is not None
-            self._budget.end()
-            if self._given_reactor is None:
-                self._reactor.stop()
-            else:
-                self._system.thread(self._release, name="tao-release").start()
+    def _handle_all_gone(self) -> None:
+        """It stops, and no connection is left. The loop's thread."""
+        assert self._reactor is not None and self._budget is not None
+        self._budget.end()
+        if self._given_reactor is None:
+            self._reactor.stop()
+        else:
+            self._system.thread(self._release, name="tao-release").start()
 
     def _release(self) -> None:
         """Give up what is ours. The thread that ran the loop, when it has ended; or one for it."""
-        pool, reactor = self._pool, self._reactor
-        assert pool is not None and reactor is not None
-        pool.shutdown(wait=not self._left_behind)
+        pool, reactor, stopping = self._pool, self._reactor, self._stopping
+        assert pool is not None and reactor is not None and stopping is not None
+        pool.shutdown(wait=not stopping.left_behind)
         # What is left of the grace, or a little: the other servers are owed what was said.
-        self._delivery.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
+        self._delivery.leave(max(stopping.ends - reactor.time(), STOP_MARGIN / 2))
         if self._data_source is not None:
-            if self._left_behind:
+            if stopping.left_behind:
                 logger.error("a handler has not returned: its data source is left open")
             else:
                 self._data_source.close_all()
@@ -583,8 +542,8 @@ class Server:
 
     def _handle_open(self, session: Session[ServerConn]) -> None:
         """The connection is OPEN. The loop's thread."""
-        if self._latecomers is not None:
-            self._latecomers.handle_open(session)
+        if self._stopping is not None:
+            self._stopping.handle_open(session)
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
 
@@ -594,16 +553,13 @@ class Server:
             present = self._sessions.pop(session.net_id, None) is not None
             if present:
                 self._metrics.add_traffic(session.traffic)
-        if self._latecomers is not None:
-            self._latecomers.handle_gone(session)
         if present:
             assert self._reactor is not None
             self._limits.leave(session.host, self._reactor.pass_time)
             self._gate.handle_gone(len(self._sessions))
             self._delivery.handle_gone(session.net_id)
-        if reason.cause is CloseCause.STOPPED and reason.clean:
-            self._drained += 1
-        self._check_stopped()
+        if self._stopping is not None:
+            self._stopping.handle_gone(session, reason)
 
     def set_tls(self, context: ssl.SSLContext) -> None:
         """Use another context for the connections that come from now on: a renewed certificate, say.
@@ -715,22 +671,3 @@ class Server:
         where = ", ".join(format_address(acceptor.address) for acceptor in self._gate.acceptors)
         state = "stopped" if self._finished.is_set() else (where or "not listening")
         return f"<Server {state}, {len(self._sessions)} connections>"
-
-
-@contextmanager
-def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `handler` on the main thread, where nobody else handles them."""
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        defaults = {
-            signal.SIGINT: signal.default_int_handler,
-            signal.SIGTERM: signal.SIG_DFL,
-        }
-        for number, default in defaults.items():
-            if signal.getsignal(number) is default:
-                before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

@@ -29,9 +29,9 @@ _TIMERS = "tao.timers:ConnectionTimers."
 _ACCEPTOR = "reactor.acceptor:Acceptor."
 _CONNECTOR = "reactor.connector:Connector."
 _CLIENT = "tao.client:ClientConn."
-_SERVER = "tao.server:Server."
 _DELIVERY = "tao.delivery:Delivery."
 _GATE = "tao.gate:Gate."
+_STOPPING = "tao.stopping:Stopping."
 
 LOST_WAKE_UPS = (
     _defect(
@@ -306,8 +306,8 @@ EARLY_ENDS = (
     ),
     _defect(
         "stop has no end of its grace",
-        _SERVER + "_begin_stop",
-        "self._grace = reactor.call_at(ends, self._handle_grace_over)",
+        _STOPPING + "hurry",
+        "self._grace = self._reactor.call_at(ends, self._handle_grace_over)",
         "pass",
     ),
 )
@@ -408,9 +408,7 @@ TIMERS_LEFT = (
         "pass",
     ),
     _defect("an acceptor's retry is left", _ACCEPTOR + "close", "self._retry.cancel()", "pass"),
-    _defect(
-        "the grace of stop is left", _SERVER + "_check_stopped", "self._grace.cancel()", "pass"
-    ),
+    _defect("the grace of stop is left", _STOPPING + "_check", "self._grace.cancel()", "pass"),
     _defect(
         "a draining connection has no deadline",
         _CONNECTION + "_begin_drain",

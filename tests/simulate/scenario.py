@@ -46,7 +46,7 @@ from tao import (
 )
 from tao.budget import LEAST_SHARE
 from tao.group import WhenFull
-from tao.server import STOP_MARGIN
+from tao.stopping import STOP_MARGIN
 from tests.simulate.books import check_budget, check_pool, stuck_connector, stuck_pool
 from tests.simulate.ledger import (
     BAD,
@@ -109,7 +109,7 @@ _INTERRUPTIBLE = [
     str(Path(package.__file__ or "").parent / f"{name}.py")
     for package, names in (
         (reactor, ["acceptor", "connection", "connector", "loop", "waker", "workers"]),
-        (tao, ["client", "delivery", "gate", "server", "session", "timers"]),
+        (tao, ["client", "delivery", "gate", "server", "session", "stopping", "timers"]),
     )
     for name in names
 ]
