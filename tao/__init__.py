@@ -54,7 +54,8 @@ from tao.monitor import Monitor, monitor_on
 from tao.rate import Rate
 from tao.redis_backplane import RedisBackplane
 from tao.registry import MessageRegistry, default_registry, register
-from tao.server import Server, ServerConn
+from tao.server import Server
+from tao.server_conn import ServerConn
 from tao.stop_report import StopReport
 from tao.tls import load_client_tls, load_server_tls
 

@@ -14,19 +14,28 @@ from __future__ import annotations
 from collections import Counter
 
 from tao.address_rates import AddressRates, network_of
+from tao.counts import check_count
 from tao.rate import Rate, TokenBucket
 
 __all__ = ["AddressLimits"]
 
 
 class AddressLimits:
-    """The limits of each address: open connections, how often it connects, how many frames it sends."""
+    """The limits of each address: open connections, how often it connects, how many frames it sends.
+
+    Raises ValueError or TypeError for what is no limit.
+    """
 
     __slots__ = ("_connections", "_frame_rates", "_most", "_open")
 
     def __init__(
         self, most: int | None, connection_rate: Rate | None, frame_rate: Rate | None
     ) -> None:
+        if most is not None:
+            check_count("max_connections_per_address", most, "connections")
+        for name, rate in (("connection_rate", connection_rate), ("frame_rate", frame_rate)):
+            if rate is not None and not isinstance(rate, Rate):
+                raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
         self._most = most
         self._open: Counter[str] = Counter()  # by network
         self._connections = None if connection_rate is None else AddressRates(connection_rate)

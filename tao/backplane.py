@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tao.counts import check_count
 from tao.group import WhenFull
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "LocalBackplane",
     "Reach",
     "Reporter",
-    "check_at_least",
     "split_cluster_id",
 ]
 
@@ -229,7 +229,7 @@ class LocalBackplane:
         limit: int = 10_000,
         on_report: Callable[[BackplaneReport], object] | None = None,
     ) -> None:
-        check_at_least("limit", limit, 1, "messages that may wait for a server")
+        check_count("limit", limit, "messages that may wait for a server")
         self._limit = limit
         self._on_report = on_report
         Reporter("", on_report)  # says now if it is no function
@@ -347,13 +347,3 @@ def split_cluster_id(cluster_id: str) -> tuple[str, int]:
     if not is_member or not (number.isascii() and number.isdigit()) or len(number) > 20:
         raise ValueError(f"a cluster_id is what conn.cluster_id gives, not {cluster_id!r}")
     return member_id, int(number)
-
-
-def check_at_least(name: str, value: int, least: int, what: str) -> None:
-    """Raise TypeError or ValueError unless it is an int and not too small."""
-    if type(value) is not int:
-        raise TypeError(f"{name} is the number of {what}: an int, not {value!r}")
-    if value < least:
-        raise ValueError(
-            f"{name} is the number of {what}: it must be at least {least}, not {value}"
-        )

@@ -13,7 +13,7 @@ from typing import Any
 from reactor import Ledger, Reactor, Timeout
 from tao.session import Session
 
-__all__ = ["LEAST_SHARE", "MemoryBudget", "default_memory_limit"]
+__all__ = ["LEAST_SHARE", "MemoryBudget", "check_memory_limit", "default_memory_limit"]
 
 LEAST_SHARE = 4096
 """Bytes that every connection must be able to hold, come what may: one small read."""
@@ -25,6 +25,15 @@ SWEEP_INTERVAL = 0.01
 def default_memory_limit(max_connections: int) -> int:
     """Bytes: a quarter of a gigabyte, or for very many connections 64 KiB each."""
     return max(268_435_456, 65_536 * max_connections)
+
+
+def check_memory_limit(limit: int, max_connections: int) -> None:
+    """Raise ValueError unless so many bytes are enough for so many connections."""
+    if limit < 4 * LEAST_SHARE * max_connections:
+        raise ValueError(
+            f"memory_limit must be at least {4 * LEAST_SHARE} bytes for each of max_connections, "
+            f"{4 * LEAST_SHARE * max_connections} in all, not {limit!r}"
+        )
 
 
 class MemoryBudget:

@@ -1,7 +1,7 @@
 """The connections that a stop has found on their way to OPEN.
 
 Owns Latecomers, and the time that they get. It does not end the stop, nor say when a connection is open:
-`tao.server` does the one, `reactor.connection` the other. The loop's thread only.
+`tao.stopping` does the one, `reactor.connection` the other. The loop's thread only.
 
 What is promised: **whoever was accepted before the stop, and does its part in time, gets open, and what it
 sends then is answered**, as is what the connections had sent that were open already. And the other way

@@ -22,8 +22,8 @@ from tao.backplane import (
     Envelope,
     Inbox,
     Reporter,
-    check_at_least,
 )
+from tao.counts import check_count
 from tao.redis_connection import RedisConnection
 from tao.redis_publisher import RedisPublisher
 from tao.redis_reader import RedisReader
@@ -87,10 +87,10 @@ class RedisBackplane:
                 f"channel must be up to 100 printable characters without blanks and braces, "
                 f"not {channel!r}"
             )
-        check_at_least("stream_length", stream_length, 100, "entries that Redis keeps")
-        check_at_least("outbox_entries", outbox_entries, 1, "messages that may wait")
-        check_at_least("outbox_bytes", outbox_bytes, 1024, "bytes that may wait")
-        check_at_least("message_limit", message_limit, 0, "bytes in the largest value")
+        check_count("stream_length", stream_length, "entries that Redis keeps", least=100)
+        check_count("outbox_entries", outbox_entries, "messages that may wait")
+        check_count("outbox_bytes", outbox_bytes, "bytes that may wait", least=1024)
+        check_count("message_limit", message_limit, "bytes in the largest value", least=0)
         for name, value in (
             ("time_to_live", time_to_live),
             ("directory_ttl", directory_ttl),

@@ -3,7 +3,7 @@
 Contents: Relay, RelayedMessage, own_net_id.
 
 Owns the link, from the first `listen` to the server's end, and the turn from messages to envelopes and
-back. What it delivers to is the server's. Nothing here is on the way of a message that a client sends.
+back. What it delivers to is `tao.delivery`'s. Nothing here is on the way of a message that a client sends.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The server.
 
-Contents: ServerConn, Server.
-
-Owns the acceptors, the connections and the worker pool of one service, and the order in which they
+Owns the connections, the loop and the worker pool of one service, and the order in which they begin and
 end. Without a `reactor` it makes one of its own, and `serve_forever` is its thread.
+
+What is done on its behalf is elsewhere: who is let in, and by which acceptors, in `tao.gate`; what is said
+to many, groups and other servers, in `tao.delivery`; how connections end at a stop in `tao.stopping`; what
+they may hold together in `tao.budget`.
 """
 
 from __future__ import annotations
@@ -13,59 +15,57 @@ import itertools
 import logging
 import math
 import os
-import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from reactor import (
     Acceptor,
     CloseCause,
     CloseReason,
-    Connection,
     ConnectionOptions,
     ConnectionState,
     OperatingSystem,
     Reactor,
     SocketAddress,
     System,
-    Timeout,
     TlsStream,
     WorkerPool,
-    WriteResult,
 )
 from tao.address import format_address, format_peer, host_of, set_no_delay
 from tao.address_limits import AddressLimits
-from tao.backplane import Backplane, Envelope, Reach
-from tao.budget import LEAST_SHARE, MemoryBudget, default_memory_limit
+from tao.backplane import Backplane
+from tao.budget import MemoryBudget, check_memory_limit, default_memory_limit
 from tao.codec import Codec, TypeLengthValueCodec
-from tao.conn import Conn
+from tao.counts import check_count
 from tao.data_source import DataSource
-from tao.errors import NotRegisteredError, TaoError, WouldBlockError
-from tao.group import BroadcastReport, Group, Groups, WhenFull
+from tao.delivery import Delivery
+from tao.errors import TaoError
+from tao.gate import Gate, host_of_peer
+from tao.group import BroadcastReport, Group, WhenFull
 from tao.heartbeat import Heartbeat
-from tao.latecomers import Latecomers
 from tao.listening import Listening, ListenOptions, open_listener
 from tao.message import Message
 from tao.metrics import Metrics, MetricsSnapshot
 from tao.proxy_protocol import ProxyHeader, ProxyHeaderReader
-from tao.rate import Rate, TokenBucket
+from tao.rate import Rate
 from tao.registry import MessageRegistry, default_registry
-from tao.relay import ALONE, Relay, RelayedMessage, own_net_id
+from tao.server_conn import ServerConn
 from tao.service import Service
 from tao.session import Session
 from tao.session_options import FRAME_TIMEOUT, Callbacks, SessionOptions
 from tao.stop_report import StopReport
+from tao.stop_signals import stop_signals
+from tao.stopping import STOP_MARGIN, Stopping
 
-__all__ = ["Address", "Server", "ServerConn"]
+__all__ = ["Address", "Server"]
 
 logger: logging.Logger = logging.getLogger("tao")
 
@@ -73,30 +73,7 @@ Address: TypeAlias = "tuple[str, int] | str | socket.socket"
 """Where to listen: `(host, port)`, the path of a Unix socket, or a socket that listens already. A path that
 begins with a zero byte is one of Linux's abstract names."""
 
-REFUSAL_LINES = Rate(1, burst=10)
-"""Lines that the log gets of refused connections; the next one says how many there were without."""
-
-STOP_MARGIN = 1.0
-"""Seconds beyond its grace that `stop` waits for the loop to report, before it says that it has not."""
-
-# Looking a member up in its class costs as much as a call before Python 3.12.
-_ACCEPTED, _ABOVE_HIGH = WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH
-
 T = TypeVar("T")
-
-
-class ServerConn(Conn["ServerConn"]):
-    """A client's connection, at the server."""
-
-    __slots__ = ()
-
-    @property
-    def cluster_id(self) -> str:
-        """What `Server.unicast` takes on every server of the backplane: no other connection, of whatever
-        server, has had it. It holds no secret, and is no proof of anything."""
-        server = self._session.server
-        assert isinstance(server, Server)
-        return f"{server.member_id}-{self.net_id}"
 
 
 class Server:
@@ -167,30 +144,9 @@ class Server:
         backplane: Backplane | None = None,
         reactor: Reactor | None = None,
     ) -> None:
-        _check_count("worker_size", worker_size, "handlers that may run at once")
-        _check_count("buffer_size", buffer_size, "messages that may wait on one connection")
-        _check_count("max_connections", max_connections, "connections")
-        _check_count("backlog", backlog, "connections that may wait to be accepted")
-        if max_connections_per_address is not None:
-            _check_count("max_connections_per_address", max_connections_per_address, "connections")
-        if memory_limit is None:
-            memory_limit = default_memory_limit(max_connections)
-        if memory_limit < 4 * LEAST_SHARE * max_connections:
-            raise ValueError(
-                f"memory_limit must be at least {4 * LEAST_SHARE} bytes for each of max_connections, "
-                f"{4 * LEAST_SHARE * max_connections} in all, not {memory_limit!r}"
-            )
-        for name, rate in (("connection_rate", connection_rate), ("frame_rate", frame_rate)):
-            if rate is not None and not isinstance(rate, Rate):
-                raise TypeError(f"{name} is a Rate, such as Rate(10), not {rate!r}")
-        if when_full not in ("refuse", "wait"):
-            raise ValueError(f"when_full is 'refuse' or 'wait', not {when_full!r}")
-        plane: object = backplane
-        # A text has a `join` too, and a URL is what one might pass.
-        if plane is not None and (
-            isinstance(plane, str | bytes) or not callable(getattr(plane, "join", None))
-        ):
-            raise TypeError(f"backplane must be a Backplane, such as RedisBackplane, not {plane!r}")
+        check_count("worker_size", worker_size, "handlers that may run at once")
+        check_count("buffer_size", buffer_size, "messages that may wait on one connection")
+        check_count("backlog", backlog, "connections that may wait to be accepted")
         system: System = OperatingSystem() if reactor is None else reactor.system
         self._system = system
         self._registry = registry
@@ -207,48 +163,42 @@ class Server:
         self._worker_size = worker_size
         self._executor = executor
         self._max_connections = max_connections
-        self._waits_when_full = when_full == "wait"
         self._backlog = backlog
         self._data_source = data_source
         # The loop's thread.
         self._limits = AddressLimits(max_connections_per_address, connection_rate, frame_rate)
-        self._refusal_lines = TokenBucket(REFUSAL_LINES)
-        self._refused_unsaid = 0  # since the last such line
+        self._metrics = Metrics()
+        self._gate = Gate(max_connections, when_full, self._limits, self._metrics)
+        if memory_limit is None:
+            memory_limit = default_memory_limit(max_connections)
+        check_memory_limit(memory_limit, max_connections)
+        self._memory_limit = memory_limit
         self._tls = tls  # set by any thread, for the connections that are accepted after that
-        self._metrics = Metrics()  # the loop's thread
         # Held while a connection's traffic moves from itself to the sum of those that are gone, and while
         # both are added up: no counter ever goes back.
         self._counting = system.lock()
         self._made_at = time.monotonic()
         self._context = contextvars.copy_context()  # what every connection's handlers begin with
-        self._groups: Groups[ServerConn] = Groups()
         self._given_reactor = reactor
         # Made by the first `listen`, so that a server which never listens holds nothing.
         self._reactor: Reactor | None = reactor
         self._pool: WorkerPool | None = None
-        self._memory_limit = memory_limit
-        self._budget: MemoryBudget | None = None  # likewise
-        self._service: Service[ServerConn, Session[ServerConn]] | None = None  # likewise
-        self._backplane = backplane
-        self._relay: Relay | None = None  # likewise
+        self._budget: MemoryBudget | None = None
+        self._service: Service[ServerConn, Session[ServerConn]] | None = None
         self._net_ids = itertools.count(1)
-        # Written by the loop's thread; looked up by any thread. A broadcast takes a list of it, which
-        # is one step.
+        # Written by the loop's thread; looked up by any thread. Who goes through it takes a list of it,
+        # which is one step. It is never replaced: others look into this one.
         self._sessions: dict[int, Session[ServerConn]] = {}
-        self._acceptors: list[Acceptor] = []  # the loop's thread
-        self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []  # likewise
-        self._stopping = False  # the loop's thread
-        self._latecomers: Latecomers | None = None  # likewise; made by a stop that has a grace
+        self._delivery = Delivery(self._codec, self._sessions, backplane)
+        # The loop's thread.
+        self._schedules: list[tuple[float, Callable[[float, ServerConn], object]]] = []
+        self._stopping: Stopping | None = None  # likewise; others only look
         # Orders "the loop begins to run" against "it does not run, so this thread may act for it". Re-
         # entrant, because a signal handler may call `stop` on top of either.
         self._lock = system.reentrant_lock()
         self._serving = False  # under the lock: our own reactor's `run` has begun, or is about to
         self._serving_thread = 0  # the number of the thread inside `serve_forever`, which writes it
-        self._grace: Timeout | None = None  # the loop's thread
-        self._grace_ends = math.inf  # likewise; monotonic seconds
-        self._drained = self._aborted = self._left_behind = 0  # the loop's thread
         self._stop_asked = False  # any thread; only ever set
-        self._stopped = system.event()  # set by the loop's thread, when all connections are gone
         self._finished = system.event()  # set when threads and descriptors are released as well
 
     # -- listening and serving -------------------------------------------------------------------
@@ -324,8 +274,8 @@ class Server:
                 metrics=self._metrics,
                 context=self._context,
             )
-        if self._backplane is not None and self._relay is None:
-            self._relay = Relay(self._backplane, self._reactor, self._handle_relayed)
+            self._delivery.start(self._reactor, self._pool, self._budget.ledger)
+        self._delivery.join()
         return self._reactor
 
     def _add_acceptor(self, reactor: Reactor, listening: Listening) -> None:
@@ -334,9 +284,7 @@ class Server:
         local = None if isinstance(bound, tuple) and bound[0] in ("0.0.0.0", "::") else bound
         accept = partial(self._handle_accepted, listening, local)
         acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file)
-        if self._waits_when_full and len(self._sessions) >= self._max_connections:
-            acceptor.pause()
-        self._acceptors.append(acceptor)
+        self._gate.add(acceptor, len(self._sessions))
 
     def _run_on_loop(self, reactor: Reactor, function: Callable[[], T]) -> T:
         """Call it on the loop's thread and wait; here and now if the loop does not run."""
@@ -377,7 +325,7 @@ class Server:
 
     def start(self, address: Address, **options: Unpack[ListenOptions]) -> None:
         """Listen on `address`, then serve until stopped. See `listen` and `serve_forever`."""
-        with _signals(self._handle_signal):
+        with stop_signals(self._handle_signal):
             self._listen(address, options)
             self.serve_forever()
 
@@ -388,7 +336,7 @@ class Server:
         program has handlers of its own for them; a second one stops it at once. Raises TaoError when
         nothing listens, or when it is being served already.
         """
-        if self._reactor is None or (not self._acceptors and not self._stop_asked):
+        if self._reactor is None or (not self._gate.acceptors and not self._stop_asked):
             raise TaoError("nothing to serve: call listen(address) first, or start(address)")
         reactor = self._reactor
         with self._lock:
@@ -399,10 +347,10 @@ class Server:
             self._serving = True
         self._serving_thread = threading.get_ident()
         try:
-            with _signals(self._handle_signal):
+            with stop_signals(self._handle_signal):
                 reactor.run()
         finally:
-            if not self._stopped.is_set():
+            if not self._is_over():
                 # Ended by an exception (KeyboardInterrupt, where the signals are not ours), or by
                 # `Reactor.stop`: what can be finished is finished in the same order, but at once.
                 self._stop_now(reactor)
@@ -418,7 +366,7 @@ class Server:
 
     def _stop_now(self, reactor: Reactor) -> None:
         self._begin_stop(0.0)
-        while not self._stopped.is_set():
+        while not self._is_over():
             reactor.run_once(0.1)
 
     @overload
@@ -497,78 +445,40 @@ class Server:
                 # A reactor that nobody drives by now will not be driven by waiting.
                 if not waited and (self._given_reactor is None or reactor.thread):
                     self._finished.wait(grace)
-        finished = self._finished.is_set() and not self._left_behind
-        return StopReport(self._drained, self._aborted, finished)
+        if self._stopping is None:
+            return StopReport(0, 0, False)  # the loop has still to hear of it
+        return self._stopping.report(finished=self._finished.is_set())
 
     def _begin_stop(self, grace: float) -> None:
         """The loop's thread."""
-        reactor = self._reactor
-        assert reactor is not None
-        if not self._stopping:
-            self._stopping = True
-            for acceptor in self._acceptors:
-                acceptor.close()
-            if grace:
-                # What this pass has accepted is read by the next one: the message that a client sends as
-                # soon as it is connected has come, too. Where TLS or a proxy's header must come first, it
-                # takes longer.
-                self._latecomers = Latecomers(reactor, self._sessions.values())
-                reactor.call_soon(self._close_sessions)
-            else:
-                self._close_sessions()
-        ends = reactor.time() + grace
-        if self._grace is None or ends < self._grace_ends:
-            if self._grace is not None:
-                self._grace.cancel()
-            self._grace_ends = ends
-            self._grace = reactor.call_at(ends, self._handle_grace_over)
-            if self._latecomers is not None:
-                self._latecomers.hurry(grace)
-        self._check_stopped()
+        if self._stopping is None:
+            assert self._reactor is not None
+            self._stopping = Stopping(self._reactor, self._sessions, self._handle_all_gone)
+            self._gate.close()
+            self._stopping.begin(grace)
+        self._stopping.hurry(grace)
 
-    def _close_sessions(self) -> None:
-        latecomers = self._latecomers or ()
-        for session in list(self._sessions.values()):
-            if session not in latecomers:
-                session.close(CloseCause.STOPPED)
+    def _is_over(self) -> bool:
+        return self._stopping is not None and self._stopping.over
 
-    def _handle_grace_over(self) -> None:
-        assert self._reactor is not None
-        for session in list(self._sessions.values()):
-            if session.abort(CloseCause.STOPPED, TimeoutError("the grace of stop() was over")):
-                self._aborted += 1
-        self._grace = self._reactor.call_later(STOP_MARGIN / 2, self._give_up)
-
-    def _give_up(self) -> None:
-        """Handlers that have not returned cannot be ended from outside. They are left behind."""
-        for session in self._sessions.values():
-            logger.error("%s: its handler has not returned; stopped without it", session.conn)
-        self._left_behind = len(self._sessions)
-        self._sessions.clear()
-        self._check_stopped()
-
-    def _check_stopped(self) -> None:
-        if self._stopping and not self._sessions and not self._stopped.is_set():
-            if self._grace is not None:
-                self._grace.cancel()
-            self._stopped.set()
-            assert self._reactor is not None and self._budget is not None
-            self._budget.end()
-            if self._given_reactor is None:
-                self._reactor.stop()
-            else:
-                self._system.thread(self._release, name="tao-release").start()
+    def _handle_all_gone(self) -> None:
+        """It stops, and no connection is left. The loop's thread."""
+        assert self._reactor is not None and self._budget is not None
+        self._budget.end()
+        if self._given_reactor is None:
+            self._reactor.stop()
+        else:
+            self._system.thread(self._release, name="tao-release").start()
 
     def _release(self) -> None:
         """Give up what is ours. The thread that ran the loop, when it has ended; or one for it."""
-        pool, reactor = self._pool, self._reactor
-        assert pool is not None and reactor is not None
-        pool.shutdown(wait=not self._left_behind)
-        if self._relay is not None:
-            # What is left of the grace, or a little: the others are owed what was said.
-            self._relay.leave(max(self._grace_ends - reactor.time(), STOP_MARGIN / 2))
+        pool, reactor, stopping = self._pool, self._reactor, self._stopping
+        assert pool is not None and reactor is not None and stopping is not None
+        pool.shutdown(wait=not stopping.left_behind)
+        # What is left of the grace, or a little: the other servers are owed what was said.
+        self._delivery.leave(max(stopping.ends - reactor.time(), STOP_MARGIN / 2))
         if self._data_source is not None:
-            if self._left_behind:
+            if stopping.left_behind:
                 logger.error("a handler has not returned: its data source is left open")
             else:
                 self._data_source.close_all()
@@ -588,20 +498,13 @@ class Server:
         """The loop's thread."""
         service = self._service
         assert service is not None
-        host = _host_of_peer(address)
-        if listening.proxies is None:
-            why = self._limits.refusal(host, service.reactor.pass_time)
-        else:
-            # The limits are the client's, of whom nothing is known yet.
-            host = ""
-            why = None if listening.proxies.trusts(address) else "it is none of trusted_proxies"
+        now = service.reactor.pass_time
+        why = self._gate.refusal(address, listening.proxies, len(self._sessions), now)
         if why is not None:
-            self._refuse(sock, address, local, why)
+            self._gate.refuse(sock, address, local, why, now)
             return
-        if len(self._sessions) >= self._max_connections:
-            why = f"max_connections ({self._max_connections}) is reached"
-            self._refuse(sock, address, local, why)
-            return
+        # Behind a proxy the client's, of whom nothing is known yet.
+        host = host_of_peer(address) if listening.proxies is None else ""
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
@@ -622,53 +525,29 @@ class Server:
         )
         conn._session = session
         self._sessions[net_id] = session
-        if self._relay is not None:
-            self._relay.add(net_id)
+        self._delivery.handle_come(net_id)
         session.connection.start(sock)
-        if self._waits_when_full and len(self._sessions) >= self._max_connections:
-            for acceptor in self._acceptors:
-                acceptor.pause()
+        self._gate.handle_come(len(self._sessions))
 
     def _handle_proxied(self, net_id: int, header: ProxyHeader) -> None:
         """A proxy has said for whom it connects. The loop's thread."""
         session = self._sessions[net_id]
         assert self._reactor is not None
         peer = session.remote_address if header.source is None else header.source
-        host = _host_of_peer(peer)
-        why = self._limits.refusal(host, self._reactor.pass_time)
+        host, now = host_of_peer(peer), self._reactor.pass_time
+        why = self._limits.refusal(host, now)
         if why is not None:
-            self._note_refusal(format_peer(peer, session.local_address), why)
+            self._gate.note_refusal(format_peer(peer, session.local_address), why, now)
             session.close(CloseCause.REFUSED)
             return
         session.introduce(header.source, header.destination, host, self._limits.enter(host))
 
     def _handle_open(self, session: Session[ServerConn]) -> None:
         """The connection is OPEN. The loop's thread."""
-        if self._latecomers is not None:
-            self._latecomers.handle_open(session)
+        if self._stopping is not None:
+            self._stopping.handle_open(session)
         for interval, callback in self._schedules:
             session.conn.run_every(interval, callback)
-
-    def _refuse(
-        self,
-        sock: socket.socket,
-        address: SocketAddress,
-        local: SocketAddress | None,
-        why: str,
-    ) -> None:
-        self._note_refusal(format_peer(address, local), why)
-        sock.close()  # counted first: who sees the end may look
-
-    def _note_refusal(self, peer: str, why: str) -> None:
-        self._metrics.connections_refused += 1
-        # A flood of connections is not to become one of lines.
-        assert self._reactor is not None
-        if not self._refusal_lines.take(self._reactor.pass_time):
-            self._refused_unsaid += 1
-            return
-        more = f"; {self._refused_unsaid} more before it" if self._refused_unsaid else ""
-        self._refused_unsaid = 0
-        logger.warning("refused %s: %s%s", peer, why, more, extra={"peer": peer})
 
     def _handle_gone(self, session: Session[ServerConn], reason: CloseReason) -> None:
         """The connection is closed, and its on_close has returned. The loop's thread."""
@@ -676,24 +555,13 @@ class Server:
             present = self._sessions.pop(session.net_id, None) is not None
             if present:
                 self._metrics.add_traffic(session.traffic)
-        if self._latecomers is not None:
-            self._latecomers.handle_gone(session)
         if present:
-            self._make_room(session.host)
-            self._groups.leave_all(session.net_id)
-            if self._relay is not None:
-                self._relay.remove(session.net_id)
-        if reason.cause is CloseCause.STOPPED and reason.clean:
-            self._drained += 1
-        self._check_stopped()
-
-    def _make_room(self, host: str) -> None:
-        """A connection from there is gone."""
-        assert self._reactor is not None
-        self._limits.leave(host, self._reactor.pass_time)
-        if self._waits_when_full and len(self._sessions) == self._max_connections - 1:
-            for acceptor in self._acceptors:
-                acceptor.resume()
+            assert self._reactor is not None
+            self._limits.leave(session.host, self._reactor.pass_time)
+            self._gate.handle_gone(len(self._sessions))
+            self._delivery.handle_gone(session.net_id)
+        if self._stopping is not None:
+            self._stopping.handle_gone(session, reason)
 
     def set_tls(self, context: ssl.SSLContext) -> None:
         """Use another context for the connections that come from now on: a renewed certificate, say.
@@ -701,7 +569,7 @@ class Server:
         Those that there are keep theirs. Any thread. Raises TaoError on a server that listens without
         TLS.
         """
-        if self._tls is None and self._acceptors:
+        if self._tls is None and self._gate.acceptors:
             raise TaoError(
                 "this server listens without tls, and its clients would not understand; pass tls= when "
                 "it is made, or call set_tls() before listen()"
@@ -715,12 +583,7 @@ class Server:
 
     def connection(self, net_id: int) -> ServerConn:
         """The connection with that id. Any thread. Raises NotRegisteredError when there is none."""
-        session = self._sessions.get(net_id)
-        if session is None:
-            raise NotRegisteredError(
-                f"there is no connection {net_id} (any more); whoever keeps ids must expect that"
-            )
-        return session.conn
+        return self._delivery.find(net_id).conn
 
     def connections(self) -> list[ServerConn]:
         """All connections that there are now. Any thread."""
@@ -733,22 +596,13 @@ class Server:
         server's it returns True when the message waits to be sent there, and raises WouldBlockError when
         too much waits; that the connection is gone is told to the backplane's `on_report`.
         """
-        if isinstance(net_id, str):
-            own = own_net_id(net_id, self.member_id)
-            if own is None:
-                if self._relay is None:
-                    raise NotRegisteredError(
-                        f"there is no connection {net_id} here; to reach other servers' pass backplane="
-                    )
-                return self._relay.unicast(net_id, message)
-            net_id = own
-        return self.connection(net_id).write(message)
+        return self._delivery.unicast(net_id, message)
 
     @property
     def member_id(self) -> str:
         """This server's name among those of its backplane, which none of them has had; "local" without one,
         and before `listen`. Any thread."""
-        return ALONE if self._relay is None else self._relay.member_id
+        return self._delivery.member_id
 
     def broadcast(self, message: Message, *, when_full: WhenFull = "refuse") -> BroadcastReport:
         """Write a message to all connections. Any thread. It is encoded once.
@@ -760,107 +614,17 @@ class Server:
         reached its limit. The report says how many there were of each. Raises ValueError for another
         policy, and what the codec raises for a message that it cannot encode.
         """
-        report = self._deliver(self._snapshot(), message, when_full)
-        return self._pass_on(report, Reach.ALL, "", message, when_full)
-
-    def _snapshot(self) -> list[Session[ServerConn]]:
-        return list(self._sessions.values())
-
-    def _deliver_to(
-        self, name: str, conns: Iterable[ServerConn], message: Message, when_full: WhenFull
-    ) -> BroadcastReport:
-        report = self._deliver([conn._session for conn in conns], message, when_full)
-        return self._pass_on(report, Reach.GROUP, name, message, when_full)
-
-    def _pass_on(
-        self,
-        report: BroadcastReport,
-        reach: Reach,
-        target: str,
-        message: Message,
-        when_full: WhenFull,
-    ) -> BroadcastReport:
-        """The report of what was delivered here, with what becomes of it elsewhere."""
-        if self._relay is None:
-            return report
-        taken = self._relay.publish(reach, target, message, when_full)
-        return replace(report, others="queued" if taken else "refused")
-
-    def _handle_relayed(self, envelope: Envelope) -> BroadcastReport:
-        """Another server's message for connections here. The loop's thread."""
-        message = RelayedMessage(envelope.number, envelope.value)
-        if envelope.reach is Reach.ONE:
-            conn = self.connection(own_net_id(envelope.target, self.member_id) or 0)
-            sessions = [conn._session]
-        elif envelope.reach is Reach.GROUP:
-            group = self._groups.find(envelope.target)
-            sessions = [] if group is None else [conn._session for conn in group.members()]
-        else:
-            sessions = self._snapshot()
-        return self._deliver(sessions, message, envelope.when_full)
-
-    def _deliver(
-        self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
-    ) -> BroadcastReport:
-        if when_full not in ("refuse", "drop_oldest", "close"):
-            raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
-        codec = self._codec
-        frame = codec.encode(message)
-        reactor, pool = self._reactor, self._pool
-        at_once = reactor is not None and reactor.in_loop_thread()
-        drop_oldest = when_full == "drop_oldest"
-        thread = threading.get_ident()
-        refused = closed = sent = queued = 0
-        unflushed: list[Connection] = []
-        try:
-            for session in sessions:
-                connection = session.connection
-                own = frame
-                if session.codec is codec:
-                    if at_once and connection.send_at_once(frame):
-                        sent += 1
-                        continue
-                else:
-                    try:
-                        own = session.codec.encode(message)
-                    except Exception as error:
-                        logger.warning(
-                            "%s: its codec cannot encode a broadcast: %s", session.conn, error
-                        )
-                        refused += 1
-                        continue
-                if session.handler_thread == thread:
-                    result = session.deliver_own(own, drop_oldest=drop_oldest)
-                else:
-                    result = connection.write(own, drop_oldest=drop_oldest, post=False)
-                    if result is _ACCEPTED or result is _ABOVE_HIGH:
-                        queued += len(own)
-                if connection.outbox_size:
-                    unflushed.append(connection)
-                if result is _ACCEPTED or result is _ABOVE_HIGH:
-                    sent += 1
-                elif result is WriteResult.CLOSED:
-                    closed += 1
-                elif when_full == "close":
-                    session.abort(error=WouldBlockError("it read too slowly for a broadcast"))
-                    closed += 1
-                else:
-                    refused += 1
-        finally:
-            # Whatever else happens: what has been accepted is charged and sent.
-            if queued and self._budget is not None:
-                self._budget.ledger.post(queued)
-            if unflushed and reactor is not None and pool is not None:
-                reactor.post(partial(Connection.flush_all, unflushed))
-                pool.wake()
-        return BroadcastReport(sent, refused, closed)
+        return self._delivery.broadcast(message, when_full)
 
     def group(self, name: str) -> Group[ServerConn]:
         """The group of that name, made when it is first asked for. Any thread.
 
         It is the same one as long as it has members, or somebody holds it.
         """
-        return self._groups.get(name, self._deliver_to)
+        return self._delivery.group(name)
+
+    def _snapshot(self) -> list[Session[ServerConn]]:
+        return list(self._sessions.values())
 
     def metrics(self) -> MetricsSnapshot:
         """The server's numbers at this moment. Any thread; O(connections)."""
@@ -873,13 +637,13 @@ class Server:
                 open_traffic=[session.traffic for session in sessions],
                 connections_open=len(sessions),
                 bytes_held=0 if self._budget is None else self._budget.ledger.total,
-                refused_by_system=sum(acceptor.refused for acceptor in list(self._acceptors)),
+                refused_by_system=sum(acceptor.refused for acceptor in list(self._gate.acceptors)),
                 queue_depth=0 if pool is None else pool.waiting,
                 loop_lag=0.0 if reactor is None else reactor.pass_seconds,
                 timers=0 if statistics is None else statistics.timeouts_waiting,
                 wakeups=0 if statistics is None else statistics.wakeups,
                 passes=0 if statistics is None else statistics.passes,
-                backplane=None if self._relay is None else self._relay.counters(),
+                backplane=self._delivery.counters(),
             )
 
     def schedule(self, interval: float, callback: Callable[[float, ServerConn], object]) -> None:
@@ -906,37 +670,6 @@ class Server:
         self._run_on_loop(self._reactor, add)
 
     def __repr__(self) -> str:
-        where = ", ".join(format_address(acceptor.address) for acceptor in self._acceptors)
+        where = ", ".join(format_address(acceptor.address) for acceptor in self._gate.acceptors)
         state = "stopped" if self._finished.is_set() else (where or "not listening")
         return f"<Server {state}, {len(self._sessions)} connections>"
-
-
-def _host_of_peer(address: SocketAddress | None) -> str:
-    """What limits of addresses go by; nothing for a Unix socket's peer."""
-    return address[0] if isinstance(address, tuple) else ""
-
-
-def _check_count(name: str, value: int, what: str) -> None:
-    if type(value) is not int:
-        raise TypeError(f"{name} is the number of {what}: an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is the number of {what}: it must be at least 1, not {value}")
-
-
-@contextmanager
-def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `handler` on the main thread, where nobody else handles them."""
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        defaults = {
-            signal.SIGINT: signal.default_int_handler,
-            signal.SIGTERM: signal.SIG_DFL,
-        }
-        for number, default in defaults.items():
-            if signal.getsignal(number) is default:
-                before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

@@ -26,7 +26,8 @@ from tao.data_source import DataSource
 from tao.heartbeat import Heartbeat
 from tao.rate import Rate
 from tao.registry import MessageRegistry
-from tao.server import Server, ServerConn
+from tao.server import Server
+from tao.server_conn import ServerConn
 
 __all__ = [
     "ClientArguments",

@@ -19,7 +19,8 @@ from reactor import ConnectionState, Pause, Reactor, ReactorClosedError
 from tao.address import format_address
 from tao.monitor.timing import HandlerTimes, Sample
 from tao.registry import Entry, MessageRegistry
-from tao.server import Server, ServerConn
+from tao.server import Server
+from tao.server_conn import ServerConn
 from tao.session import Session
 
 __all__ = ["SORTS", "WatchedServer"]
@@ -165,7 +166,7 @@ class WatchedServer:
         """What the server was made with, and where it listens."""
         server = self._server
         return {
-            "listening": [format_address(each.address) for each in list(server._acceptors)],
+            "listening": [format_address(each.address) for each in list(server._gate.acceptors)],
             "max_connections": server._max_connections,
             "workers": server._worker_size,
             "memory_limit": server._memory_limit,

@@ -77,7 +77,7 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
 
 def check_budget(server: Server) -> str | None:
     """What the server's ledger has wrongly; None if it is right."""
-    if server._budget is None or server._left_behind:
+    if server._budget is None or (server._stopping and server._stopping.left_behind):
         return None  # those that are left behind keep what they hold
     total = server._budget.ledger.total
     held = sum(

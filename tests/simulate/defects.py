@@ -29,7 +29,9 @@ _TIMERS = "tao.timers:ConnectionTimers."
 _ACCEPTOR = "reactor.acceptor:Acceptor."
 _CONNECTOR = "reactor.connector:Connector."
 _CLIENT = "tao.client:ClientConn."
-_SERVER = "tao.server:Server."
+_DELIVERY = "tao.delivery:Delivery."
+_GATE = "tao.gate:Gate."
+_STOPPING = "tao.stopping:Stopping."
 
 LOST_WAKE_UPS = (
     _defect(
@@ -128,7 +130,7 @@ LOST_WAKE_UPS = (
         "self._reactor.wake()",
         "pass",
     ),
-    _defect("a broadcast does not wake the loop", _SERVER + "_deliver", "pool.wake()", "pass"),
+    _defect("a broadcast does not wake the loop", _DELIVERY + "_deliver", "pool.wake()", "pass"),
     _defect(
         "a codec that is set wakes nobody", _SESSION + "set_codec", "self._pool.wake()", "pass"
     ),
@@ -304,8 +306,8 @@ EARLY_ENDS = (
     ),
     _defect(
         "stop has no end of its grace",
-        _SERVER + "_begin_stop",
-        "self._grace = reactor.call_at(ends, self._handle_grace_over)",
+        _STOPPING + "hurry",
+        "self._grace = self._reactor.call_at(ends, self._handle_grace_over)",
         "pass",
     ),
 )
@@ -406,9 +408,7 @@ TIMERS_LEFT = (
         "pass",
     ),
     _defect("an acceptor's retry is left", _ACCEPTOR + "close", "self._retry.cancel()", "pass"),
-    _defect(
-        "the grace of stop is left", _SERVER + "_check_stopped", "self._grace.cancel()", "pass"
-    ),
+    _defect("the grace of stop is left", _STOPPING + "_check", "self._grace.cancel()", "pass"),
     _defect(
         "a draining connection has no deadline",
         _CONNECTION + "_begin_drain",
@@ -689,15 +689,15 @@ OTHERS = (
     ),
     _defect(
         "accepting does not go on when there is room again",
-        _SERVER + "_make_room",
+        _GATE + "handle_gone",
         "acceptor.resume()",
         "pass",
     ),
     _defect(
         "one connection more than is allowed",
-        _SERVER + "_handle_accepted",
-        "if len(self._sessions) >= self._max_connections:\n            why",
-        "if len(self._sessions) > self._max_connections:\n            why",
+        _GATE + "refusal",
+        "connections >= self._most",
+        "connections > self._most",
     ),
     _defect(
         "an event for a descriptor that is another's by now",

@@ -46,7 +46,7 @@ from tao import (
 )
 from tao.budget import LEAST_SHARE
 from tao.group import WhenFull
-from tao.server import STOP_MARGIN
+from tao.stopping import STOP_MARGIN
 from tests.simulate.books import check_budget, check_pool, stuck_connector, stuck_pool
 from tests.simulate.ledger import (
     BAD,
@@ -108,8 +108,33 @@ _SLEEPING = (
 _INTERRUPTIBLE = [
     str(Path(package.__file__ or "").parent / f"{name}.py")
     for package, names in (
-        (reactor, ["acceptor", "connection", "connector", "loop", "waker", "workers"]),
-        (tao, ["client", "server", "session", "timers"]),
+        (
+            reactor,
+            [
+                "acceptor",
+                "connection",
+                "connector",
+                "loop",
+                "opening",
+                "socket_ending",
+                "waker",
+                "workers",
+            ],
+        ),
+        (
+            tao,
+            [
+                "client",
+                "delivery",
+                "expectations",
+                "gate",
+                "reports",
+                "server",
+                "session",
+                "stopping",
+                "timers",
+            ],
+        ),
     )
     for name in names
 ]

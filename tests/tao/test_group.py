@@ -51,7 +51,7 @@ def test_many_threads_that_ask_at_once_get_the_same() -> None:
 def test_a_group_that_nobody_is_in_or_holds_is_forgotten() -> None:
     with crowd() as these:
         _, conn = these.join()
-        groups = these.server._groups
+        groups = these.server._delivery.groups
         for index in range(100):
             these.server.group(f"room {index}").join(conn)
         gc.collect()

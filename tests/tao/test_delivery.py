@@ -1,4 +1,4 @@
-"""Server.broadcast and Server.unicast: one message, many receivers, some of whom do not read."""
+"""tao.delivery: one message for one or for many receivers, some of whom do not read."""
 
 from __future__ import annotations
 
@@ -617,3 +617,110 @@ def test_a_policy_for_each_broadcast_alone() -> None:
         for step in steps:
             made.put(counts(these.on_loop(step)))
         assert [made.get() for _ in steps] == [(0, 1, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+
+
+# -- on the wire ---------------------------------------------------------------------------------
+
+
+def echo_registry() -> MessageRegistry:
+    """Message 1 echoes."""
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, lambda context, conn: Sample(1, context.message))
+    return registry
+
+
+def test_unicast_is_for_one() -> None:
+    opened: Calls[ServerConn] = Calls()
+    server = Server(registry=echo_registry(), on_connect=opened.add)
+    with server.running(LOCAL) as address, Peer(address) as first, Peer(address) as second:
+        by_port = {conn.remote_address[1]: conn for conn in opened.wait(2)}
+        for peer, value in ((first, b"one"), (second, b"two")):
+            net_id = by_port[peer.sock.getsockname()[1]].net_id
+            assert server.unicast(net_id, Sample(7, value)) is True
+        assert first.receive_frame() == (7, b"one")
+        assert second.receive_frame() == (7, b"two")
+
+
+def test_broadcast_is_for_all() -> None:
+    opened: Calls[ServerConn] = Calls()
+    server = Server(registry=echo_registry(), on_connect=opened.add)
+    with server.running(LOCAL) as address:
+        assert server.broadcast(Sample(7)).sent == 0
+        peers = [Peer(address) for _ in range(10)]
+        try:
+            opened.wait(10)
+            report = server.broadcast(Sample(7, b"hello"))
+            assert (report.sent, report.refused, report.closed) == (10, 0, 0)
+            for peer in peers:
+                assert peer.receive_frame() == (7, b"hello")
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_handler_may_broadcast(inline: bool) -> None:
+    """Its own connection gets it in line: behind what the handler wrote, before what it returns."""
+    registry = echo_registry()
+
+    def handle(context: Context[bytes], conn: WriteCloser) -> Sample:
+        conn.write(Sample(6, b"first"))
+        context.server.broadcast(Sample(7, b"to all"))
+        return Sample(8, b"last")
+
+    registry.register(5, as_bytes, handle, inline=inline)
+    opened: Calls[ServerConn] = Calls()
+    server = Server(registry=registry, on_connect=opened.add)
+    with server.running(LOCAL) as address, Peer(address) as peer, Peer(address) as other:
+        opened.wait(2)
+        peer.send(frame(5) + frame(1, b"x"))
+        assert other.receive_frame() == (7, b"to all")
+        assert peer.receive_frames(4) == [
+            (6, b"first"),
+            (7, b"to all"),
+            (8, b"last"),
+            (1, b"x"),
+        ]
+
+
+def test_a_full_connection_does_not_stop_a_broadcast() -> None:
+    opened: Calls[ServerConn] = Calls()
+    server = Server(
+        registry=echo_registry(),
+        on_connect=opened.add,
+        options=ConnectionOptions(output=Watermark(1000, 2000), output_limit=100_000),
+    )
+    with (
+        server.running(LOCAL) as address,
+        Peer(address, receive_buffer=4096) as full,
+        Peer(address) as closing,
+        Peer(address) as first,
+        Peer(address) as second,
+    ):
+        by_port = {conn.remote_address[1]: conn for conn in opened.wait(4)}
+
+        def conn_of(peer: Peer) -> ServerConn:
+            return by_port[peer.sock.getsockname()[1]]
+
+        def fill() -> None:
+            for _ in range(100_000):  # no kernel takes a gigabyte
+                server.unicast(conn_of(full).net_id, Sample(1, b"x" * 10_000))
+
+        with pytest.raises(WouldBlockError):
+            fill()
+        conn_of(closing).close()
+        report = server.broadcast(Sample(7, b"y" * 10_000))
+        assert (report.sent, report.refused, report.closed) == (2, 1, 1)
+        assert first.receive_frame() == (7, b"y" * 10_000)
+        assert second.receive_frame() == (7, b"y" * 10_000)
+
+
+def test_a_broadcast_that_cannot_be_encoded() -> None:
+    opened: Calls[ServerConn] = Calls()
+    server = Server(registry=echo_registry(), on_connect=opened.add)
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        opened.wait()
+        with pytest.raises(ValueError, match="int32"):
+            server.broadcast(Sample(1 << 31))
+        peer.send_frame(1, b"x")
+        assert peer.receive_frame() == (1, b"x")
