@@ -1,4 +1,4 @@
-"""The connections that a stop has found on their way to OPEN.
+"""The connections that a stop has found on their way to OPEN, or open and about to say their first word.
 
 Owns Latecomers, and the time that they get. It does not end the stop, nor say when a connection is open:
 `tao.stopping` does the one, `reactor.connection` the other. The loop's thread only.
@@ -8,6 +8,10 @@ sends then is answered**, as is what the connections had sent that were open alr
 round: nobody has more than OPENING_TIME for getting open and FIRST_TIME from there on, and both together
 end before the grace does. So a latecomer has one deadline at any time; it moves once, when the connection
 is open, and is otherwise only ever brought forward.
+
+A client that has only just been connected may have sent its first message by then: to it, it is a connection
+like any other. So one that is open, of whose peer something was heard less than YOUNG_TIME ago, be it that it
+connected, and no message yet, is a latecomer, too.
 """
 
 from __future__ import annotations
@@ -31,11 +35,15 @@ FIRST_TIME = 0.5
 behind its part of the handshake (RFC 8446, 2), or, in TLS 1.2, a round trip later; and a large one comes in
 pieces. A quarter of the grace at most: another is left for sending the answers."""
 
+YOUNG_TIME = 0.2
+"""Seconds since the peer was heard of in which its first message may be on the way: right behind the last
+packet of TCP's handshake (RFC 9293, 3.5), or of TLS's, or behind a piece of the message."""
+
 _OPENING = (ConnectionState.PREFACING, ConnectionState.HANDSHAKING)
 
 
 class Latecomers:
-    """Of `sessions`, those that are not open yet. At its deadline each is closed as the stop closes others.
+    """Of `sessions`, those that come late. At its deadline each is closed as the stop closes others.
 
     Their time begins with the first `hurry`.
     """
@@ -48,8 +56,16 @@ class Latecomers:
         self._waiting: dict[Session[Any], tuple[float, Timeout | None]] = {
             session: (math.inf, None)
             for session in sessions
-            if session.connection.state in _OPENING
+            if session.connection.state in _OPENING or self._is_young(session)
         }
+
+    def _is_young(self, session: Session[Any]) -> bool:
+        connection = session.connection
+        return (
+            connection.state is ConnectionState.OPEN
+            and not session.messages_in
+            and self._reactor.time() - connection.last_received < YOUNG_TIME
+        )
 
     def __contains__(self, session: Session[Any]) -> bool:
         """Whether the stop leaves it to us."""
@@ -57,9 +73,16 @@ class Latecomers:
 
     def hurry(self, grace: float) -> None:
         """The stop is to be over in `grace` seconds, which is sooner than it was."""
+        now = self._reactor.time()
         self._first_time = min(FIRST_TIME, grace / 4)
-        latest = self._reactor.time() + min(OPENING_TIME, grace / 2)
-        for session, (due, _) in list(self._waiting.items()):
+        for session, (due, timeout) in list(self._waiting.items()):
+            connection = session.connection
+            if connection.state in _OPENING:
+                latest = now + min(OPENING_TIME, grace / 2)
+            elif timeout is None:
+                latest = min(connection.last_received + YOUNG_TIME, now + self._first_time)
+            else:
+                latest = now + self._first_time
             if latest < due:
                 self._set(session, latest)
 

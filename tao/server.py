@@ -412,7 +412,8 @@ class Server:
         Messages that have come are handled, and replies sent; a connection that has not finished in
         `grace` seconds is cut off. One whose TLS handshake or proxy's header is still under way may finish
         that, within 1.5 seconds and half the grace, and is answered what it sends in the half second, or
-        quarter of the grace, after that.
+        quarter of the grace, after that; and so is one that has connected in the last 0.2 seconds and not
+        said anything yet, in the rest of these.
 
         Called from another thread, it returns when all is over, within the grace and a little. Called by
         a handler, by a signal handler or on the loop's thread, which with a `reactor` is that of its host,

@@ -23,7 +23,7 @@ from tao import (
     StopReport,
     load_server_tls,
 )
-from tao.latecomers import FIRST_TIME, OPENING_TIME
+from tao.latecomers import FIRST_TIME, OPENING_TIME, YOUNG_TIME
 from tests.support import LOCAL, Calls, Peer, Sample, as_bytes, frame
 from tests.tao.manual import ManualLoop
 from tests.tao.proxied import proxied
@@ -289,6 +289,7 @@ def test_who_stalls_is_not_waited_for_and_holds_up_nobody(
         hello = trickles.take()
         secure.accept(ConnectionState.OPEN, *[ConnectionState.HANDSHAKING] * 2)
         secure.loop.until(lambda: secure.opened.items)
+        loop.advance(YOUNG_TIME)
         secure.stop()
         assert secure.is_ended_in_good_order(idle)  # and no time has passed
         secure.accept(*[ConnectionState.HANDSHAKING] * 2)
@@ -429,3 +430,96 @@ def test_a_stop_waits_for_a_handshake_on_its_own_loop(tmp_path: Path) -> None:
         assert peer.receive(9) == frame(1, b"x")
         assert peer.receive_to_end() == b""
     assert server.stop().finished
+
+
+# -- who is open, and young ----------------------------------------------------------------------
+
+
+class Plain(Stage):
+    """A server without TLS, and a client that is connected to it."""
+
+    def __init__(self, loop: ManualLoop) -> None:
+        super().__init__(loop)
+        self._address = self.server.listen(LOCAL)
+        self.peer = Peer(self._address)
+        self.accept(ConnectionState.OPEN)
+        loop.until(lambda: self.opened.items)
+
+    def is_answered_by(self, value: bytes) -> bool:
+        self.peer.send_frame(1, value)
+        expected, data = frame(1, value), bytearray()
+        self.peer.sock.setblocking(False)
+        self.drive(lambda: data.extend(self.peer.sock.recv(len(expected))))
+        return bytes(data) == expected
+
+    def is_ended(self) -> bool:
+        """Whether FIN comes, and nothing before it."""
+        data: list[bytes] = []
+        self.peer.sock.setblocking(False)
+        self.drive(lambda: data.append(self.peer.sock.recv(1)))
+        self.peer.close()
+        return data == [b""]
+
+
+@pytest.fixture
+def plain(loop: ManualLoop) -> Iterator[Plain]:
+    made = Plain(loop)
+    with made.peer:
+        yield made
+
+
+@pytest.mark.parametrize("piece", [b"", frame(1, b"x")[:5]], ids=["nothing", "a piece"])
+def test_the_first_message_of_who_has_just_connected_is_answered(
+    plain: Plain, piece: bytes
+) -> None:
+    plain.loop.advance(YOUNG_TIME - MOMENT)
+    if piece:
+        plain.peer.send(piece)
+        plain.loop.until(lambda: plain.server.metrics().bytes_in == len(piece))
+        plain.loop.advance(YOUNG_TIME - MOMENT)
+    plain.stop()
+    assert plain.states() == [ConnectionState.OPEN]
+    plain.peer.send(frame(1, b"x")[len(piece) :])
+    plain.peer.sock.setblocking(False)
+    answer: list[bytes] = []
+    plain.drive(lambda: answer.append(plain.peer.sock.recv(100)))
+    assert answer == [frame(1, b"x")]
+    plain.loop.advance(2 * MOMENT)
+    assert plain.is_ended()
+    assert plain.finished() == StopReport(drained=1, aborted=0, finished=True)
+
+
+def test_who_says_nothing_is_young_for_no_longer_than_that(plain: Plain) -> None:
+    plain.loop.advance(YOUNG_TIME / 2)
+    plain.stop()
+    plain.loop.advance(YOUNG_TIME / 2 - MOMENT)
+    assert plain.states() == [ConnectionState.OPEN]
+    plain.loop.advance(2 * MOMENT)
+    assert plain.is_ended()
+    assert plain.finished().drained == 1
+
+
+@pytest.mark.parametrize("how", ["old", "has spoken"])
+def test_who_is_not_young_is_drained_at_once(plain: Plain, how: str) -> None:
+    if how == "old":
+        plain.loop.advance(YOUNG_TIME)
+    else:
+        assert plain.is_answered_by(b"x")
+    plain.stop()
+    assert plain.is_ended()  # and no time has passed
+    assert plain.finished().drained == 1
+
+
+def test_in_a_short_grace_nobody_is_young_for_long(plain: Plain) -> None:
+    plain.stop(0.4)
+    plain.loop.advance(0.1 - MOMENT)
+    assert plain.states() == [ConnectionState.OPEN]
+    plain.loop.advance(2 * MOMENT)
+    assert plain.is_ended()
+    assert plain.finished().drained == 1
+
+
+def test_without_a_grace_nobody_is_young(plain: Plain) -> None:
+    plain.stop(0.0)
+    assert plain.is_cut_off(plain.peer)
+    assert plain.finished().aborted == 1

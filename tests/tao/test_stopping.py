@@ -24,6 +24,7 @@ class FakeSession:
         self.conn = name
         self.connection = self
         self.state = state
+        self.messages_in = 1  # it has been here for a while
         self.asked: list[str] = []
 
     def close(self, cause: CloseCause) -> None:
