@@ -57,8 +57,8 @@ GATHERED_SIZE = 4096
 """Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
 
 GATHERED_READS = 32
-"""So many such are handled together; the first one's answer waits for the others' handlers. With 16 an inline
-echo had 4 in 100 less, with 64 no more."""
+"""So many such are handled together; the first one's answer waits for the others' handlers. With 16 an
+inline echo had 4 in 100 less, with 64 no more."""
 
 # Looking a member up in its class costs as much as a call before Python 3.12.
 _OPEN, _LINGERING, _CLOSED = (

@@ -9,9 +9,9 @@ round: nobody has more than OPENING_TIME for getting open and FIRST_TIME from th
 end before the grace does. So a latecomer has one deadline at any time; it moves once, when the connection
 is open, and is otherwise only ever brought forward.
 
-A client that has only just been connected may have sent its first message by then: to it, it is a connection
-like any other. So one that is open, of whose peer something was heard less than YOUNG_TIME ago, be it that it
-connected, and no message yet, is a latecomer, too.
+A client that has only just been connected may have sent its first message by then: to it, it is a
+connection like any other. So one that is open is a latecomer too, if no message has come of it yet and its
+peer was heard of less than YOUNG_TIME ago, be it that it connected.
 """
 
 from __future__ import annotations
