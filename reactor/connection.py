@@ -57,8 +57,13 @@ GATHERED_SIZE = 4096
 """Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
 
 GATHERED_READS = 32
-"""So many such are handled together; the first one's answer waits for the others' handlers. With 16 an
-inline echo had 4 in 100 less, with 64 no more."""
+"""So many such are handled together. With 16 an inline echo had 4 in 100 less, with 64 no more."""
+
+REPLY_PATIENCE = 0.001
+"""Seconds after which replies do not wait for the handlers of others any more."""
+
+HANDLED_PER_LOOK = 8
+"""After so many handlers it is looked at the clock."""
 
 # Looking a member up in its class costs as much as a call before Python 3.12.
 _OPEN, _LINGERING, _CLOSED = (
@@ -1025,10 +1030,11 @@ class Intake:
     # In the same module, for it is the middle of a connection's hot path: it does for many at a time, and
     # without a call for each, what `Connection` does for one.
 
-    __slots__ = ("_reactor", "_replies", "received")
+    __slots__ = ("_monotonic", "_reactor", "_replies", "received")
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
+        self._monotonic = reactor.clock.monotonic
         self.received: list[tuple[Connection, bytes]] = []
         """Appended to by the connections, after `begin` if it is empty."""
         # Each is counted as what its connection has in flight, and goes out before whatever is written
@@ -1041,10 +1047,14 @@ class Intake:
 
     def handle(self) -> None:
         """Hand up what there is, and send what is returned for it."""
-        received, replies = self.received, self._replies
+        received, replies, monotonic = self.received, self._replies, self._monotonic
+        impatient = monotonic() + REPLY_PATIENCE
         taken = 0
         try:
             for connection, data in received:
+                if not taken % HANDLED_PER_LOOK and monotonic() > impatient:
+                    self._send_replies()
+                    impatient = monotonic() + REPLY_PATIENCE
                 taken += 1
                 if connection._in_flight:
                     self._send_replies()  # one is its own: it has read twice, for Ctrl-C came in between

@@ -7,9 +7,15 @@ import socket
 import pytest
 
 from reactor import CloseCause, Connection, Pause, Reactor, Watermark
-from reactor.connection import GATHERED_READS, GATHERED_SIZE, Intake
+from reactor.connection import (
+    GATHERED_READS,
+    GATHERED_SIZE,
+    HANDLED_PER_LOOK,
+    REPLY_PATIENCE,
+    Intake,
+)
 from tests.reactor.connections import MUCH, End, Make, Recorder
-from tests.reactor.support import DEADLINE, reset, run_passes
+from tests.reactor.support import DEADLINE, ManualClock, reset, run_passes
 
 
 def some(make: Make, count: int, **options: object) -> list[End]:
@@ -82,6 +88,26 @@ def test_so_many_are_handled_that_what_is_set_aside_stays_little(make: Make) -> 
     send_to(ends, b"a")
     one_pass(ends[0])
     assert seen == [GATHERED_READS] * GATHERED_READS + [len(ends)] * 3
+
+
+@pytest.mark.parametrize("takes", [0.0, REPLY_PATIENCE / 2], ids=["at once", "a while"])
+def test_replies_do_not_wait_for_long(make_manual: Make, clock: ManualClock, takes: float) -> None:
+    count = 3 * HANDLED_PER_LOOK
+    ends = some(make_manual, count)
+    seen: list[int] = []
+
+    def handle(_: bytes) -> None:
+        seen.append(sum(end.connection.bytes_sent for end in ends))
+        clock.advance(takes)
+
+    for end in ends:
+        end.handler.reply = b"."
+        end.handler.on_data = handle
+    send_to(ends, b"abc")
+    one_pass(ends[0])
+    assert [end.connection.bytes_sent for end in ends] == [1] * count
+    looks = [at // HANDLED_PER_LOOK * HANDLED_PER_LOOK for at in range(count)]
+    assert seen == (looks if takes else [0] * count)
 
 
 def test_what_is_large_is_handled_at_once_and_behind_what_is_set_aside(make: Make) -> None:
