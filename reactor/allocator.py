@@ -5,12 +5,15 @@ Owns nothing. Any thread.
 
 from __future__ import annotations
 
+from functools import cache
+
 __all__ = ["keep_freed_memory"]
 
 LARGEST_BLOCK = 8 << 20
 """Bytes: the largest value of `tao`'s default codec. To receive one has the effect by itself."""
 
 
+@cache  # once in a process: from then on such a block comes from the heap, and would be cleared
 def keep_freed_memory() -> None:
     """Have the memory of large blocks used again, where the allocator would give it back to the system.
 

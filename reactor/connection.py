@@ -53,6 +53,9 @@ TAKE_SIZE = 262_144
 """Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
 can still make room for younger frames."""
 
+LARGE_FRAME = 4096
+"""Bytes of a frame, on average, from which on a vector of them is cheaper than a copy."""
+
 GATHERED_SIZE = 4096
 """Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
 
@@ -410,29 +413,28 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._intake.handle()  # what came before, should Ctrl-C have left it there
-                self.fail(error)
+                try:
+                    self._intake.handle()  # what came before, should Ctrl-C have left it there
+                finally:
+                    self.fail(error)
                 return
+            # Copied out before anything else is called, for that may read into the same buffer.
             try:
-                if 0 < size <= GATHERED_SIZE and self._tls is None:
+                tls = self._tls
+                if size and tls is None:
                     self.last_received = self._reactor.pass_time
                     self.bytes_received += size
                     received = self._intake.received
                     if not received:
                         self._intake.begin()
                     received.append((self, buffer[:size].tobytes()))
-                    if len(received) >= GATHERED_READS:
+                    if size > GATHERED_SIZE or len(received) >= GATHERED_READS:
                         self._intake.handle()
-                    return
-                self._intake.handle()  # likewise
-                if not size:
-                    self._handle_peer_fin()
-                elif self._tls is None:
-                    self.last_received = self._reactor.pass_time
-                    self.bytes_received += size
-                    self._hand_up(buffer[:size].tobytes())
+                elif size and tls is not None:
+                    self._handle_ciphertext(tls, buffer[:size].tobytes())
                 else:
-                    self._handle_ciphertext(self._tls, buffer[:size].tobytes())
+                    self._intake.handle()  # likewise
+                    self._handle_peer_fin()
             except Exception as error:
                 self._handle_defect(error)
             return
@@ -494,7 +496,13 @@ class Connection:
             waits = bool(self._outbox or self._queue.size) and self._line_up(frames)
         finally:
             lock.release()
-        if waits or not frames or self._tls is not None or self._machine.state is not _OPEN:
+        if (
+            waits
+            or not frames
+            or self._in_flight
+            or self._tls is not None
+            or self._machine.state is not _OPEN
+        ):
             self._send_lined_up(frames, waits)
         elif not (self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)):
             self._after_send()
@@ -520,7 +528,7 @@ class Connection:
 
     def send_all(self, frames: list[bytes]) -> None:
         """As `send`, in one piece if that can be."""
-        if frames and not (self.outbox_size or self._queue.size):
+        if frames and not (self.outbox_size or self._queue.size or self._in_flight):
             self.send(b"".join(frames))
         elif frames:
             with self.lock:
@@ -539,6 +547,7 @@ class Connection:
         if (
             (self.outbox_size and not first)
             or self._queue.size
+            or self._in_flight
             or self._machine.state not in _SENDING
         ):
             with self.lock:
@@ -595,7 +604,8 @@ class Connection:
 
     def _transmit_all(self, frames: list[bytes]) -> bool:
         """The same for several; those that are large are not copied into one."""
-        if sum(map(len, frames)) <= JOIN_LIMIT:
+        size = sum(map(len, frames))
+        if size <= JOIN_LIMIT or size < len(frames) * LARGE_FRAME:
             return self._transmit(b"".join(frames))
         for frame in frames:
             self._enqueue(frame)
@@ -632,6 +642,8 @@ class Connection:
                 connection._handle_defect(error)
 
     def _flush(self) -> None:
+        if self._in_flight:
+            self._intake.send_replies()  # one is ours, and comes first
         if (
             self._queue.size
             or self._tls is not None
@@ -909,7 +921,11 @@ class Connection:
 
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
-        if self._machine.state is not ConnectionState.DRAINING or not self._handler.is_idle():
+        if (
+            self._machine.state is not ConnectionState.DRAINING
+            or self._in_flight  # a reply, which is about to be sent; then `_begin_drain` comes here
+            or not self._handler.is_idle()
+        ):
             return
         if self._tls is not None and not (self._tls.closing or self._outbox or self._queue):
             if self._tls.held:
@@ -1053,11 +1069,11 @@ class Intake:
         try:
             for connection, data in received:
                 if not taken % HANDLED_PER_LOOK and monotonic() > impatient:
-                    self._send_replies()
+                    self.send_replies()
                     impatient = monotonic() + REPLY_PATIENCE
                 taken += 1
                 if connection._in_flight:
-                    self._send_replies()  # one is its own: it has read twice, for Ctrl-C came in between
+                    self.send_replies()  # one is its own: it has read twice, for Ctrl-C came in between
                 if connection._channel is None:
                     continue  # another one's handler has found out that its peer is gone
                 try:
@@ -1075,16 +1091,17 @@ class Intake:
             del received[:taken]
             if received:  # Ctrl-C: the next pass has the rest
                 self.begin()
-            self._send_replies()
+            self.send_replies()
 
-    def _send_replies(self) -> None:
+    def send_replies(self) -> None:
+        """Send what has been returned so far; also from within, where one must not overtake another."""
         replies = self._replies
         taken = 0
         try:
             for connection, reply in replies:
                 taken += 1
-                if connection._channel is None:
-                    continue  # it has ended in the meantime, and has counted this as unsent
+                if not connection._in_flight:
+                    continue  # sent; or it has ended in the meantime, and counted this as unsent
                 connection._in_flight = 0
                 try:
                     if connection._queue.size or connection._machine.state is not _OPEN:

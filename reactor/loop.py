@@ -423,7 +423,7 @@ class Reactor:
                     done -= 1
             self._events += done
             if self._after_events:
-                _run_gathered(self._after_events)
+                _run_gathered(self._after_events, again=True)
             if self._wheel:
                 self._expired.extend(self._wheel.advance(self._tick_at(now)))
             expired = self._expired
@@ -586,7 +586,8 @@ class Reactor:
 
     def call_after_events(self, callback: Callable[[], object]) -> None:
         """Call it when the descriptors of this pass have had their turn, before time-outs fire: for what
-        has been read, which is to count before a deadline for it does."""
+        has been read, which is to count before a deadline for it does. After Ctrl-C, which may come before
+        it has done a thing, it is called again by the next pass."""
         self._check()
         self._after_events.append(callback)
         if self._host is not None and not self._running:
@@ -771,13 +772,18 @@ class _Repetition(Timeout):
         action()
 
 
-def _run_gathered(gathered: deque[Callable[[], object]]) -> None:
+def _run_gathered(gathered: deque[Callable[[], object]], *, again: bool = False) -> None:
+    """Call each. With `again`, one that Ctrl-C has ended, perhaps at its first step, has another turn."""
     for _ in range(len(gathered)):
         callback = gathered.popleft()
         try:
             callback()
         except Exception:
             _log_failure(callback)
+        except BaseException:
+            if again:
+                gathered.appendleft(callback)
+            raise
 
 
 def _log_failure(callback: object) -> None:

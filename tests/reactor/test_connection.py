@@ -1108,3 +1108,19 @@ def test_frames_of_one_flush_are_counted_once_when_the_peer_is_gone(size: int, m
     reset(end.peer)
     end.connection._flush()  # before the loop sees the reset
     assert end.until_closed().unsent == 2 * size
+
+
+def test_many_small_frames_are_one_send(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = make()
+    sent: list[int] = []
+    transmit = Connection._transmit
+
+    def note(connection: Connection, data: bytes) -> bool:
+        sent.append(len(data))
+        return transmit(connection, data)
+
+    monkeypatch.setattr(Connection, "_transmit", note)
+    for _ in range(1_500):
+        end.write(b"x" * 64)
+    end.until_received(96_000)
+    assert sent == [96_000]

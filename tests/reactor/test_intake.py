@@ -43,6 +43,10 @@ def replying(end: End) -> Recorder:
     return handler
 
 
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_all_that_are_ready_are_read_before_the_first_is_handled(make: Make) -> None:
     ends = some(make, 5)
     seen: list[list[int]] = []
@@ -119,7 +123,7 @@ def test_what_is_large_is_handled_at_once_and_behind_what_is_set_aside(make: Mak
     ends[1].peer.sendall(bytes(GATHERED_SIZE + 1))
     ends[2].peer.sendall(b"c")
     one_pass(ends[0])
-    assert seen == [[True, False, False], [True, True, False], [True, True, True]]
+    assert seen == [[True, True, False], [True, True, False], [True, True, True]]
     assert ends[1].handler.data == bytes(GATHERED_SIZE + 1)
 
 
@@ -269,9 +273,6 @@ def interrupted(make: Make) -> list[End]:
     for end in ends:
         replying(end)
 
-    def interrupt(_: bytes) -> None:
-        raise KeyboardInterrupt
-
     interrupting = ends.pop(1)
     interrupting.handler.on_data = interrupt
     send_to([ends[0], interrupting, *ends[1:]], b"abc")
@@ -333,13 +334,10 @@ def test_ctrl_c_while_replies_are_sent_leaves_the_rest_to_the_next_pass(
     for end in (first, second, third):
         replying(end)
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     # The first one's reply is not taken whole, and what is done about that is interrupted.
     first.handler.on_data = lambda _: None
     first.handler.reply = bytes(MUCH)
-    monkeypatch.setattr(Connection, "_after_send", lambda _: interrupt())
+    monkeypatch.setattr(Connection, "_after_send", interrupt)
     send_to([first, second, third], b"abc")
     with pytest.raises(KeyboardInterrupt):
         one_pass(first)
@@ -349,6 +347,117 @@ def test_ctrl_c_while_replies_are_sent_leaves_the_rest_to_the_next_pass(
     assert first.reactor.timeout() == 0.0
     one_pass(first)
     assert second.connection.bytes_sent == third.connection.bytes_sent == 2
+
+
+@pytest.mark.parametrize("how", ["send", "send_all", "flush", "end"])
+def test_nothing_that_is_sent_meanwhile_overtakes_a_reply(make: Make, how: str) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply "
+
+    def send(_: bytes) -> None:
+        connection = first.connection
+        if how == "send":
+            connection.send(b"later")
+        elif how == "send_all":
+            connection.send_all([b"la", b"ter"])
+        elif how == "flush":
+            first.write(b"later")
+            connection.flush()
+        else:
+            connection.own.append(b"later")
+            connection.end()
+
+    second.handler.on_data = send
+    send_to([first, second], b"abc")
+    first.until_received(11)
+    assert first.received == b"reply later"
+    assert first.connection.pending == 0
+
+
+def test_a_fin_does_not_overtake_a_reply(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.reply = b"reply"
+
+    def close(_: bytes) -> None:
+        first.connection.close()
+        first.connection.squeeze(10)  # looks whether all has been sent
+
+    second.handler.on_data = close
+    send_to([first, second], b"abc")
+    assert first.until_fin() == b"reply"
+
+
+def test_what_is_read_is_not_overwritten_by_what_a_closing_connection_reads(make: Make) -> None:
+    # While it says goodbye, it throws away what still comes: into the buffer that all read into.
+    closing, large = some(make, 2)
+
+    def close(_: bytes) -> None:
+        closing.peer.sendall(b"x" * 64)
+        closing.write(b"bye")
+        closing.connection.close()
+        closing.connection.flush()
+
+    closing.handler.on_data = close
+    closing.peer.sendall(b"quit")
+    large.peer.sendall(b"y" * (GATHERED_SIZE + 1))
+    large.until(lambda: large.handler.data)
+    assert large.handler.data == b"y" * (GATHERED_SIZE + 1)
+    assert closing.until_fin() == b"bye"
+
+
+@pytest.mark.parametrize("reply", [None, b"reply"])
+def test_who_has_been_told_of_the_end_is_told_of_nothing_large_either(
+    make: Make, reply: bytes | None
+) -> None:
+    first, second = some(make, 2)
+    second.handler.reply = reply
+    first.handler.on_data = lambda _: second.connection.fail(ConnectionResetError("gone"))
+    first.peer.sendall(b"a")
+    second.peer.sendall(bytes(GATHERED_SIZE + 1))
+    one_pass(first)
+    run_passes(first.reactor)
+    assert second.handler.calls == ["open", "closed"]
+    assert second.connection.pending == 0
+
+
+def test_ctrl_c_in_anothers_handler_loses_nothing_large(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.on_data = interrupt
+    first.peer.sendall(b"a")
+    second.peer.sendall(b"b" * (GATHERED_SIZE + 1))
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(first)
+    run_passes(first.reactor)
+    assert second.handler.data == b"b" * (GATHERED_SIZE + 1)
+
+
+def test_ctrl_c_in_anothers_handler_hides_no_reset(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.on_data = interrupt
+    first.peer.sendall(b"a")
+    reset(second.peer)
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(first)
+    assert isinstance(second.until_closed().error, ConnectionResetError)
+
+
+def test_ctrl_c_before_the_first_is_handled_loses_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [end] = some(make, 1)
+    handle, interrupts = Intake.handle, [KeyboardInterrupt()]
+
+    def interrupted(intake: Intake) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        handle(intake)
+
+    monkeypatch.setattr(Intake, "handle", interrupted)
+    end.peer.sendall(b"a")
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(end)
+    run_passes(end.reactor)
+    assert end.handler.data == b"a"
 
 
 def test_it_is_one_for_a_loop_and_says_what_it_holds(reactor: Reactor) -> None:

@@ -132,6 +132,45 @@ def test_a_callback_that_posts_itself_runs_once_a_pass(manual: Reactor, pair: Pa
     assert order == ["ready", "again"] * 3
 
 
+def test_what_comes_after_the_events_comes_before_time_outs(
+    manual: Reactor, clock: ManualClock
+) -> None:
+    order: list[str] = []
+    with socket_pair() as (one, other):
+
+        def ready(_: int) -> None:
+            one.recv(1)
+            order.append("descriptor")
+            manual.call_after_events(lambda: order.append("after"))
+            manual.call_at_stage_end(lambda: order.append("end"))
+
+        manual.register(one, READ, ready)
+        other.send(b"x")
+        manual.call_later(0.0, order.append, "time-out")
+        manual.call_soon(order.append, "posted")
+        clock.advance(1.0)
+        manual.run_once(0)
+        manual.unregister(one)
+    assert order == ["descriptor", "after", "time-out", "end", "posted"]
+
+
+def test_what_comes_after_the_events_has_another_turn_after_ctrl_c(manual: Reactor) -> None:
+    order: list[str] = []
+
+    def interrupt() -> None:
+        order.append("once")
+        if len(order) == 1:
+            raise KeyboardInterrupt
+
+    manual.call_after_events(interrupt)
+    manual.call_after_events(lambda: order.append("second"))
+    with pytest.raises(KeyboardInterrupt):
+        manual.run_once(0)
+    assert manual.timeout() == 0.0
+    manual.run_once(0)
+    assert order == ["once", "once", "second"]
+
+
 def test_a_stage_end_that_asks_for_another_gets_it_at_the_end_of_the_next(manual: Reactor) -> None:
     count = 0
 

@@ -9,6 +9,7 @@ import select
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -817,3 +818,29 @@ def test_a_codec_that_raises_when_it_is_called_ends_the_connection(behind: bytes
         [reason] = reasons.wait()
         assert isinstance(reason.error, FrameTooLargeError)
         assert reason.undecoded == 19 + len(behind)
+
+
+class BrokenCodec(TypeLengthValueCodec):
+    """Gives what is no frame."""
+
+    def __init__(self, frame: object) -> None:
+        super().__init__()
+        self._frame: Any = frame
+
+    def decode(self, data: bytes) -> Any:
+        return (self._frame,)
+
+
+@pytest.mark.parametrize("broken", [None, (2, b"x"), ([2], b"x", 9)], ids=repr)
+def test_a_codec_that_gives_what_is_no_frame_is_told_of(broken: object) -> None:
+    errors: Calls[BaseException] = Calls()
+    server = Server(
+        registry=echo_registry(),
+        codec=BrokenCodec(broken),
+        on_error=lambda conn, error: errors.add(error),
+    )
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(2, b"x"))
+        assert peer.receive_to_end() == b""
+        [error] = errors.wait()
+        assert isinstance(error, (TypeError, ValueError))
