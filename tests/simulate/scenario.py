@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
-import reactor
+import reactor.connection
 import tao
 from reactor import (
     WRITE,
@@ -29,6 +30,7 @@ from reactor import (
     Timeout,
     Watermark,
 )
+from reactor.connection import GATHERED_SIZE
 from reactor.testing import Entry, Faults, SimulatedSocket, Simulation, SimulationError
 from tao import (
     Backoff,
@@ -202,6 +204,8 @@ class Run:
         self.server = self._make_server()
         self._watch_pool(self.server)
         self.address: Any = None
+        # Above this, what was read is handled at once, and the messages of a run are small.
+        self._gathered_size = random.Random(f"gathered {seed}").choice([50, GATHERED_SIZE])
 
     def _chance(self, probability: float) -> bool:
         return self.dice.random() < probability
@@ -741,7 +745,8 @@ class Run:
         """
         simulation = self.simulation
         watching = self.ledger.watching(simulation.scheduler)
-        with _listening_for_defects() as defects, watching, simulation:
+        small = mock.patch.object(reactor.connection, "GATHERED_SIZE", self._gathered_size)
+        with _listening_for_defects() as defects, watching, small, simulation:
             self.address = self.server.listen(ADDRESS)
             yield
             self._stop_server()
