@@ -671,7 +671,7 @@ OTHERS = (
     ),
     _defect(
         "a reply is counted in flight for ever",
-        _INTAKE + "_send_replies",
+        _INTAKE + "send_replies",
         "connection._in_flight = 0",
         "pass",
     ),
