@@ -1067,26 +1067,29 @@ class Intake:
         impatient = monotonic() + REPLY_PATIENCE
         taken = 0
         try:
-            for connection, data in received:
-                if not taken % HANDLED_PER_LOOK and monotonic() > impatient:
+            while received:
+                for connection, data in received[:HANDLED_PER_LOOK]:
+                    taken += 1
+                    if connection._in_flight:
+                        self.send_replies()  # one is its own: it has read twice, with Ctrl-C in between
+                    if connection._channel is None:
+                        continue  # another one's handler has found out that its peer is gone
+                    try:
+                        reply = connection._handler.handle_data(data)
+                        if reply is None:
+                            continue
+                        if connection.outbox_size:
+                            connection.send(reply)
+                        else:
+                            connection._in_flight = len(reply)
+                            replies.append((connection, reply))
+                    except Exception as error:
+                        connection._handle_defect(error)
+                del received[:taken]
+                taken = 0
+                if received and monotonic() > impatient:
                     self.send_replies()
                     impatient = monotonic() + REPLY_PATIENCE
-                taken += 1
-                if connection._in_flight:
-                    self.send_replies()  # one is its own: it has read twice, for Ctrl-C came in between
-                if connection._channel is None:
-                    continue  # another one's handler has found out that its peer is gone
-                try:
-                    reply = connection._handler.handle_data(data)
-                    if reply is None:
-                        continue
-                    if connection.outbox_size:
-                        connection.send(reply)
-                    else:
-                        connection._in_flight = len(reply)
-                        replies.append((connection, reply))
-                except Exception as error:
-                    connection._handle_defect(error)
         finally:
             del received[:taken]
             if received:  # Ctrl-C: the next pass has the rest
