@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
@@ -663,11 +664,13 @@ class Connection:
             self._flush_posted = False
         finally:
             lock.release()
-        done = not frames or (
-            self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)
-        )
-        self._in_flight = 0
-        self._ledger.moved -= charged
+        try:
+            done = not frames or (
+                self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)
+            )
+        finally:  # also after Ctrl-C: nothing else would take them from the sums
+            self._in_flight = 0
+            self._ledger.moved -= charged
         if not done or self._paused or self._machine.state is not _OPEN:
             self._after_send()
 
@@ -687,16 +690,21 @@ class Connection:
                 lock.release()
             if not frames:
                 break
-            data = frames[0] if len(frames) == 1 else b"".join(frames)
-            if self._tls is None:
-                self._transmit(data)
-            else:
-                try:
-                    self._enqueue(self._tls.encrypt(data))
-                except ssl.SSLError as error:
-                    self.fail(error)  # which counts what is in flight as unsent
-                    break
-            self._in_flight = 0
+            try:
+                data = frames[0] if len(frames) == 1 else b"".join(frames)
+                if self._tls is None:
+                    self._transmit(data)
+                else:
+                    try:
+                        self._enqueue(self._tls.encrypt(data))
+                    except ssl.SSLError as error:
+                        self.fail(error)  # which counts what is in flight as unsent
+                        break
+            except BaseException:  # Ctrl-C: what is left has its turn in the next pass
+                self._reactor.post(self.flush)
+                raise
+            finally:
+                self._in_flight = 0
         self._after_send()
 
     def _take_outbox(self) -> list[bytes]:
@@ -1008,9 +1016,12 @@ class Connection:
             self.outbox_size = self._in_flight = 0
             charged, self._charged = self._charged, 0
         self._ledger.move(-charged)
-        self._handler.handle_closed(
-            CloseReason(self._cause, self._error, unsent, self.frames_dropped)
-        )
+        try:
+            self._handler.handle_closed(
+                CloseReason(self._cause, self._error, unsent, self.frames_dropped)
+            )
+        except Exception:  # nobody else's affair: others may be in the midst of theirs
+            logger.exception("handle_closed of %r failed", self)
 
     # -- the rest --------------------------------------------------------------------------------
 
@@ -1055,7 +1066,7 @@ class Intake:
         """Appended to by the connections, after `begin` if it is empty."""
         # Each is counted as what its connection has in flight, and goes out before whatever is written
         # after it was returned.
-        self._replies: list[tuple[Connection, bytes]] = []
+        self._replies: deque[tuple[Connection, bytes]] = deque()
 
     def begin(self) -> None:
         """Have what is about to be received be handled in this pass."""
@@ -1099,12 +1110,11 @@ class Intake:
     def send_replies(self) -> None:
         """Send what has been returned so far; also from within, where one must not overtake another."""
         replies = self._replies
-        taken = 0
         try:
-            for connection, reply in replies:
-                taken += 1
+            while replies:  # one by one, for it may be called from within
+                connection, reply = replies.popleft()
                 if not connection._in_flight:
-                    continue  # sent; or it has ended in the meantime, and counted this as unsent
+                    continue  # it has ended in the meantime, and counted this as unsent
                 connection._in_flight = 0
                 try:
                     if connection._queue.size or connection._machine.state is not _OPEN:
@@ -1114,7 +1124,6 @@ class Intake:
                 except Exception as error:
                     connection._handle_defect(error)
         finally:
-            del replies[:taken]
             if replies:
                 self.begin()
 

@@ -55,6 +55,7 @@ class Recorder:
         self.on_data: Callable[[bytes], object] = lambda data: None
         self.on_open: Callable[[], object] = lambda: None
         self.on_draining: Callable[[], object] = lambda: None
+        self.on_closed: Callable[[CloseReason], object] = lambda reason: None
 
     def _note(self, call: str) -> None:
         assert self.connection is not None
@@ -83,6 +84,7 @@ class Recorder:
     def handle_closed(self, reason: CloseReason) -> None:
         self._note("closed")
         self.reasons.append(reason)
+        self.on_closed(reason)
 
     def is_idle(self) -> bool:
         return self.idle

@@ -1124,3 +1124,26 @@ def test_many_small_frames_are_one_send(make: Make, monkeypatch: pytest.MonkeyPa
         end.write(b"x" * 64)
     end.until_received(96_000)
     assert sent == [96_000]
+
+
+@pytest.mark.parametrize("count", [1, 3_000], ids=["at once", "in steps"])
+def test_ctrl_c_behind_a_send_leaves_nothing_in_flight(
+    make: Make, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    end = make()
+    transmit, interrupts = Connection._transmit, [KeyboardInterrupt()]
+
+    def transmitting(connection: Connection, data: bytes) -> bool:
+        done = transmit(connection, data)
+        if interrupts:
+            raise interrupts.pop()
+        return done
+
+    monkeypatch.setattr(Connection, "_transmit", transmitting)
+    for _ in range(count):
+        end.write(b"x" * 100)
+    with pytest.raises(KeyboardInterrupt):
+        run_passes(end.reactor)
+    end.connection.close()
+    assert end.until_fin() == b"x" * 100 * count
+    assert (end.connection.pending, end.connection._ledger.total) == (0, 0)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from reactor import CloseCause, Connection, Pause, Reactor, Watermark
+from reactor import CloseCause, Connection, ConnectionState, Pause, Reactor, Watermark
 from reactor.connection import (
     GATHERED_READS,
     GATHERED_SIZE,
@@ -458,6 +458,50 @@ def test_ctrl_c_before_the_first_is_handled_loses_nothing(
         one_pass(end)
     run_passes(end.reactor)
     assert end.handler.data == b"a"
+
+
+def test_ctrl_c_within_another_ones_send_loses_no_reply(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The end of the second has its handler send on the sixth, whose reply must go first: in there comes
+    # Ctrl-C, at the fourth.
+    ends = some(make, 8)
+    for end in ends:
+        end.handler.reply = b"re."
+    transmit, interrupts = Connection._transmit, [KeyboardInterrupt()]
+
+    def transmitting(connection: Connection, data: bytes) -> bool:
+        if connection is ends[1].connection:
+            connection._enqueue(data)
+            connection.fail(ConnectionResetError("gone"))
+            ends[5].connection.send(b"more")
+            return False
+        if connection is ends[3].connection and interrupts:
+            raise interrupts.pop()
+        return transmit(connection, data)
+
+    monkeypatch.setattr(Connection, "_transmit", transmitting)
+    send_to(ends, b"abc")
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(ends[0])
+    run_passes(ends[0].reactor)
+    for end in (ends[0], ends[2], ends[4], ends[6], ends[7]):
+        assert (end.connection.bytes_sent, end.connection.pending) == (3, 0)
+
+
+def test_a_handler_that_fails_twice_costs_nobody_else(make: Make) -> None:
+    first, second = some(make, 2)
+
+    def fail(_: object) -> None:
+        raise LookupError("on purpose")
+
+    first.handler.on_data = first.handler.on_closed = fail
+    first.peer.sendall(b"a")
+    second.peer.sendall(b"b" * (GATHERED_SIZE + 1))
+    first.until_closed()
+    run_passes(first.reactor)
+    assert second.is_in(ConnectionState.OPEN)
+    assert second.handler.data == b"b" * (GATHERED_SIZE + 1)
 
 
 def test_it_is_one_for_a_loop_and_says_what_it_holds(reactor: Reactor) -> None:
