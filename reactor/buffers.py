@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["JOIN_LIMIT", "ReceiveBuffer", "SendQueue", "Watermark"]
+__all__ = ["ReceiveBuffer", "SendQueue", "Watermark"]
 
 BUFFERS_PER_SEND = 64
 """Buffers handed to one `sendmsg`. Every system takes at least 16 (POSIX's _XOPEN_IOV_MAX)."""

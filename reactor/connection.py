@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
-from reactor.buffers import JOIN_LIMIT, SendQueue
+from reactor.buffers import SendQueue
 from reactor.close_reason import CloseCause, CloseReason
 from reactor.connection_handler import ConnectionHandler, LoopWaker
 from reactor.connection_options import ConnectionOptions
@@ -55,7 +55,7 @@ TAKE_SIZE = 262_144
 can still make room for younger frames."""
 
 LARGE_FRAME = 4096
-"""Bytes of a frame, on average, from which on a vector of them is cheaper than a copy."""
+"""Bytes of a frame from which on a vector of them is cheaper than a copy."""
 
 GATHERED_SIZE = 4096
 """Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
@@ -604,9 +604,8 @@ class Connection:
         return False
 
     def _transmit_all(self, frames: list[bytes]) -> bool:
-        """The same for several; those that are large are not copied into one."""
-        size = sum(map(len, frames))
-        if size <= JOIN_LIMIT or size < len(frames) * LARGE_FRAME:
+        """The same for several. Large ones are not copied into one; as the first is, so mostly are all."""
+        if len(frames[0]) < LARGE_FRAME:
             return self._transmit(b"".join(frames))
         for frame in frames:
             self._enqueue(frame)
