@@ -690,12 +690,11 @@ class Connection:
             if not frames:
                 break
             try:
-                data = frames[0] if len(frames) == 1 else b"".join(frames)
                 if self._tls is None:
-                    self._transmit(data)
+                    self._transmit_all(frames)
                 else:
                     try:
-                        self._enqueue(self._tls.encrypt(data))
+                        self._enqueue(self._tls.encrypt(b"".join(frames)))
                     except ssl.SSLError as error:
                         self.fail(error)  # which counts what is in flight as unsent
                         break

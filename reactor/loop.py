@@ -408,7 +408,7 @@ class Reactor:
                     if fd == self._waker_fd:
                         self._waker.drain()
                     continue
-                if mask != channel.events:
+                if mask != READ or channel.events != READ:
                     if mask != READ:
                         mask = self._poller.events_of(mask)  # noqa: PLW2901
                     mask &= channel.events  # noqa: PLW2901

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reactor import ReceiveBuffer, SendQueue, Watermark
-from reactor.buffers import BUFFERS_PER_SEND, JOIN_LIMIT
+from reactor.buffers import BUFFERS_PER_SEND, JOIN_LIMIT, VECTOR_SIZE
 
 SETTINGS = settings(max_examples=60, stateful_step_count=25, deadline=None, database=None)
 
@@ -221,3 +221,9 @@ def test_a_watermark_does_not_change() -> None:
     mark = Watermark(1, 2)
     with pytest.raises(AttributeError):
         mark.high = 3  # type: ignore[misc]
+
+
+def test_a_vector_of_large_buffers_is_long_enough_to_be_worth_its_call() -> None:
+    queue = SendQueue()
+    queue.extend([bytes(JOIN_LIMIT)] * 10)
+    assert sum(map(len, queue.peek())) == VECTOR_SIZE

@@ -79,18 +79,18 @@ class BareEcho:
         self._connections.pop(descriptor).close()
 
 
-def exit_on_sigterm(signal_number: int, frame: FrameType | None) -> None:
+def _on_sigterm(signal_number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def main() -> None:
-    options = peer_parser("bare_epoll").parse_args()
+def main(name: str = "bare_epoll", kind: type[BareEcho] = BareEcho) -> None:
+    options = peer_parser(name).parse_args()
     prepare_process(options.cpu)
-    signal.signal(signal.SIGTERM, exit_on_sigterm)
+    signal.signal(signal.SIGTERM, _on_sigterm)
     with socket.create_server((HOST, 0), backlog=BACKLOG) as listener:
         listener.setblocking(False)
         announce(listener.getsockname()[1])
-        BareEcho(listener).run()
+        kind(listener).run()
 
 
 if __name__ == "__main__":

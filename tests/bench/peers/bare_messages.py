@@ -7,14 +7,12 @@ deadlines. The framework, which does all that, cannot be faster.
 """
 
 import select
-import signal
 import socket
 from typing import cast
 
 from tao import Context, FrameTooLargeError, MessageRegistry, TypeLengthValueCodec, WriteCloser
 from tao.context import ContextSource
-from tests.bench.peers.bare_epoll import BareEcho, exit_on_sigterm
-from tests.bench.peers.common import BACKLOG, HOST, announce, peer_parser, prepare_process
+from tests.bench.peers.bare_epoll import BareEcho, main
 from tests.bench.peers.tao_server import Echo, register
 
 NOBODY = cast(ContextSource, None)
@@ -105,15 +103,5 @@ class BareMessages(BareEcho):
             self._epoll.modify(descriptor, select.EPOLLOUT)
 
 
-def main() -> None:
-    options = peer_parser("bare_messages").parse_args()
-    prepare_process(options.cpu)
-    signal.signal(signal.SIGTERM, exit_on_sigterm)
-    with socket.create_server((HOST, 0), backlog=BACKLOG) as listener:
-        listener.setblocking(False)
-        announce(listener.getsockname()[1])
-        BareMessages(listener).run()
-
-
 if __name__ == "__main__":
-    main()
+    main("bare_messages", BareMessages)
