@@ -426,8 +426,8 @@ class Session(Generic[C]):
         elif start < len(data):
             self._keep(data[start:], whole)
         elif alone and inbox and not (inbox[0][1] or self._interrupted) and connection.undisturbed:
-            # The usual case of several for a worker: what `_after_decode` would do, without its calls, which
-            # were 2 in 100 of a pooled echo at 16 in flight.
+            # The usual case of several for a worker: what `_after_decode` would do, without its calls,
+            # which were 2 in 100 of a pooled echo at 16 in flight.
             self._batch_held = held = self._held
             ledger.moved += held - self._charged
             self._held = self._charged = 0
