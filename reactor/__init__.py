@@ -8,6 +8,7 @@ from reactor.connection import Connection
 from reactor.connection_handler import ConnectionHandler
 from reactor.connection_options import ConnectionOptions
 from reactor.connector import Connector
+from reactor.environment import Environment
 from reactor.errors import (
     ForkError,
     HostError,
@@ -47,6 +48,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionState",
     "Connector",
+    "Environment",
     "ForkError",
     "Host",
     "HostError",

@@ -26,15 +26,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Literal, cast
+from typing import Final, Literal, TypeAlias, cast
 
-from reactor.buffers import SendQueue
+from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
-from reactor.connection_handler import ConnectionHandler, LoopWaker
-from reactor.connection_options import ConnectionOptions
+from reactor.connection_handler import ConnectionHandler
+from reactor.environment import Environment
 from reactor.errors import PrefaceError
-from reactor.ledger import Ledger
-from reactor.loop import READ, WRITE, Channel, Reactor
+from reactor.loop import READ, WRITE, Reactor
 from reactor.opening import Opening
 from reactor.pause import Pause
 from reactor.preface import Preface
@@ -49,10 +48,6 @@ from reactor.write_result import WriteResult
 __all__ = ["Connection", "Intake"]
 
 logger: logging.Logger = logging.getLogger("reactor")
-
-TAKE_SIZE = 262_144
-"""Bytes that leave the outbox for one send, or a quarter of the limit if that is less; what stays there
-can still make room for younger frames."""
 
 LARGE_FRAME = 4096
 """Bytes of a frame from which on a vector of them is cheaper than a copy."""
@@ -84,50 +79,50 @@ _READING_ELSE = (*_OPENING, _LINGERING)
 # Never appended to.
 _NOTHING_QUEUED: Final = SendQueue()
 
+Frames: TypeAlias = "list[bytes] | tuple[()]"
+"""What waits, in order; the empty tuple as long as nothing does, which takes no memory."""
 
-class Connection:
+
+class Connection(StateMachine):
     """A socket, driven through the states of `reactor.state`.
 
-    `waker` is told, on whatever thread, that something was posted to the loop; the reactor itself, unless
-    it is another.
+    Its own channel: implements `reactor.loop.Watched`.
     """
 
+    # Of these there may be many thousands, most of them idle: what is the same for all is in the
+    # environment, and what most never need is made when it is. With a machine, a channel, a lock and empty
+    # lists of its own, an idle connection of a server's took a third more.
     # What writers share with the loop is no class beside this one: with the outbox and `own` in an object
     # of their own, a write and its flush took 6 in 100 longer, and a connection was 7 in 100 larger.
     __slots__ = (
         "_cause",
-        "_channel",
         "_charged",
         "_deadline",
+        "_environment",
         "_error",
         "_flush_posted",
         "_handler",
         "_in_flight",
         "_intake",
-        "_ledger",
-        "_machine",
         "_opening",
-        "_options",
         "_outbox",
         "_own_taken",
-        "_pause_on_output",
         "_paused",
         "_queue",
         "_reactor",
         "_read_for",
         "_socket",
-        "_take_size",
         "_tls",
-        "_waker",
         "bytes_received",
         "bytes_sent",
+        "events",
+        "fd",
         "frames_dropped",
         "last_received",
         "last_sent",
         "lock",
         "outbox_size",
-        "output_high",
-        "output_low",
+        "output",
         "own",
         "own_size",
         "reading_since",
@@ -135,43 +130,35 @@ class Connection:
 
     def __init__(
         self,
-        reactor: Reactor,
+        environment: Environment,
         handler: ConnectionHandler,
         *,
-        options: ConnectionOptions,
-        waker: LoopWaker | None = None,
         preface: Preface | None = None,
         tls: TlsStream | None = None,
-        pause_on_output: bool = True,
-        ledger: Ledger | None = None,
     ) -> None:
-        self._reactor = reactor
-        self._ledger = Ledger(reactor) if ledger is None else ledger
+        # The state: under the lock, whoever reads to decide, or moves it. A bare read tells what it was a
+        # moment ago.
+        super().__init__(ConnectionState.CONNECTING)
+        self._environment = environment
+        self._reactor = reactor = environment.reactor
         self._intake = reactor.shared(Intake)
         # The loop's thread. None for one that is OPEN, and for one that has nothing to wait for.
         self._opening = None if preface is None and tls is None else Opening(preface, tls)
         self._tls = tls  # the loop's thread
-        # A peer that does not read what it is sent need not be read from: it pays for itself. But of two
-        # ends that both did so, each could wait for the other to read, for ever: one must go on.
-        self._pause_on_output = pause_on_output
         self._handler = handler
-        self._options = options
-        self._take_size = min(TAKE_SIZE, options.output_limit // 4)
-        self._waker: LoopWaker = reactor if waker is None else waker
-        self.lock: Lock = reactor.system.lock()
-        """For what several threads write. The layer above may use it too, for as short, and must not call
-        in here while it holds it."""
-        # Under the lock, whoever reads to decide or writes. A bare read of the state tells what it
-        # was a moment ago.
-        self._machine = StateMachine(ConnectionState.CONNECTING)
-        self._outbox: list[bytes] = []
+        self.lock: Lock = environment.locks.next()
+        """For what several threads write; other connections may have the same. The layer above may use it
+        too, for as short, and must not call in here while it holds it."""
+        # Under the lock, whoever reads to decide or writes.
+        self._outbox: Frames = ()
         self.outbox_size: int = 0
         """Bytes that were written and have not been offered to the kernel. Written under the lock."""
         self._flush_posted = False
         self._charged = 0  # bytes: what the ledger has of us
-        self.own: list[bytes] = []
-        """What the handlers in hand have written; empty when there are none. They append to it, without
-        a lock; `collect` and `end` say who takes from it."""
+        self.own: Frames = ()
+        """What the handlers in hand have written; empty when there are none. Whoever runs them has put a
+        list there, or leaves it to `append_own`. They append to it, without a lock; `collect` and `end` say
+        who takes from it."""
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
@@ -182,13 +169,14 @@ class Connection:
         self._queue: SendQueue = _NOTHING_QUEUED  # `_enqueue` makes one of its own
         self._in_flight = 0
         self._socket: socket.socket | None = None
-        self._channel: Channel | None = None
+        self.fd: int = -1
+        """The descriptor's number; -1 when there is none yet, or any more. Written on the loop's thread."""
+        self.events: int = 0
+        """What the loop waits for; see `loop.Watched`."""
         self._deadline: Timeout | None = None
         self._paused = 0
-        self.output_high: int = options.output.high
-        """The high watermark that holds at present; see `squeeze`. Written on the loop's thread."""
-        self.output_low: int = options.output.low
-        """The low one."""
+        self.output: Watermark = environment.options.output
+        """The watermark that holds at present; see `squeeze`. Written on the loop's thread."""
         self._read_for = 0.0  # seconds of reading, up to when it last stopped
         self.bytes_received: int = 0
         """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
@@ -206,14 +194,9 @@ class Connection:
     # -- what it is at the moment ----------------------------------------------------------------
 
     @property
-    def state(self) -> ConnectionState:
-        """Where the connection is. Any thread."""
-        return self._machine.state
-
-    @property
     def undisturbed(self) -> bool:
         """Whether it is OPEN and reads: nothing calls for attention. The loop's thread."""
-        return self._machine.state is _OPEN and not self._paused
+        return self.state is _OPEN and not self._paused
 
     @property
     def cause(self) -> CloseCause:
@@ -239,12 +222,12 @@ class Connection:
         if self._reactor.forked:
             raise self._reactor.fork_error()
         size = len(data)
-        lock, ledger = self.lock, self._ledger
-        limit = self._options.output_limit
+        lock, ledger = self.lock, self._environment.ledger
+        limit = self._environment.options.output_limit
         own = 0
         lock.acquire()  # as in `end`
         try:
-            if self._machine.state is not _OPEN:
+            if self.state is not _OPEN:
                 return WriteResult.CLOSED
             if len(self.own) > self._own_taken:
                 # What a handler has written before this, wherever it runs, goes out before it.
@@ -260,7 +243,10 @@ class Connection:
             ):
                 limit = 0  # there is room for it here, but not in all
             if pending <= limit:
-                self._outbox.append(data)
+                if self._outbox:
+                    self._outbox.append(data)
+                else:
+                    self._outbox = [data]
                 self.outbox_size += size
                 self._charged += size
             posted = self._flush_posted
@@ -277,18 +263,26 @@ class Connection:
                 ledger.post(size)
             if not posted:
                 self._reactor.post(self.flush)
-                self._waker.wake()
+                self._environment.waker.wake()
         if pending > limit:
             return WriteResult.FULL
-        return _ACCEPTED if pending <= self.output_high else WriteResult.ABOVE_HIGH
+        return _ACCEPTED if pending <= self.output.high else WriteResult.ABOVE_HIGH
 
     def _own_to_outbox(self) -> int:
         """How many bytes that is. Under the lock."""
         frames = self.own[self._own_taken :]
-        size = sum(map(len, frames))
+        size = self._to_outbox(frames)
         self._own_taken += len(frames)
         self.own_size += size
-        self._outbox += frames
+        return size
+
+    def _to_outbox(self, frames: Sequence[bytes]) -> int:
+        """Behind what is there; how many bytes that is. Under the lock."""
+        size = sum(map(len, frames))
+        if self._outbox:
+            self._outbox += frames
+        else:
+            self._outbox = list(frames)
         self.outbox_size += size
         return size
 
@@ -298,7 +292,7 @@ class Connection:
         for count, frame in enumerate(self._outbox, 1):
             dropped += len(frame)
             if dropped >= size:
-                del self._outbox[:count]
+                self._outbox = list(self._outbox[count:])
                 self.outbox_size -= dropped
                 self.frames_dropped += count
                 return dropped
@@ -313,8 +307,9 @@ class Connection:
             sock.close()  # closed by another thread while it was connecting
             return
         self._socket = sock
-        self.last_received = self.last_sent = self._reactor.pass_time
-        self._channel = self._reactor.register(sock, 0, self._handle_ready)
+        self.fd = sock.fileno()
+        self.last_received = self.last_sent = self.reading_since = self._reactor.pass_time
+        self._reactor.watch(self, READ)
         try:
             self._go_on(b"")
         except Exception as error:
@@ -323,16 +318,16 @@ class Connection:
     def _move(self, event: ConnectionEvent) -> bool:
         """Whether the state had it; else another thread has ended the connection meanwhile."""
         with self.lock:
-            if not self._machine.accepts(event):
+            if not self.accepts(event):
                 return False
-            self._machine.handle(event)
+            self.change_state(event)
         return True
 
     def _go_on(self, data: bytes) -> None:
         """The state is OPEN, or that of a step before it; `data` are the first bytes for it, if some have
         come already."""
         if self._opening is not None:
-            self._set_deadline(self._options.handshake_timeout, self._opening.what)
+            self._set_deadline(self._environment.options.handshake_timeout, self._opening.what)
             self._update_interest()
             self._feed_opening(self._opening, data)
             return
@@ -340,7 +335,7 @@ class Connection:
         self._update_interest()
         if self._tls is not None:
             self._handle_ciphertext(self._tls, data)  # the session may hold some of the peer's
-        elif data and self._machine.state is _OPEN:
+        elif data and self.state is _OPEN:
             self._hand_up(data)
 
     def _feed_opening(self, opening: Opening, data: bytes) -> None:
@@ -366,7 +361,7 @@ class Connection:
         assert self._socket is not None
         assert self._opening is not None
         try:
-            size = self._socket.recv_into(self._ledger.buffer)
+            size = self._socket.recv_into(self._environment.ledger.buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -380,7 +375,7 @@ class Connection:
             return
         self.last_received = self._reactor.pass_time
         self.bytes_received += size
-        self._feed_opening(self._opening, self._ledger.buffer[:size].tobytes())
+        self._feed_opening(self._opening, self._environment.ledger.buffer[:size].tobytes())
 
     # -- TLS, once it is open --------------------------------------------------------------------
 
@@ -399,15 +394,16 @@ class Connection:
             self._send_raw(answer)
         if plaintext:
             self._hand_up(plaintext)
-        if tls.ended and self._machine.state is _OPEN:
+        if tls.ended and self.state is _OPEN:
             self._handle_peer_fin()
 
     # -- the hot path: receive, hand up ----------------------------------------------------------
 
-    def _handle_ready(self, ready: int) -> None:
-        if ready == READ and self._machine.state is _OPEN:
+    def handle_ready(self, ready: int) -> None:
+        """The socket is ready. For the loop alone to call."""
+        if ready == READ and self.state is _OPEN:
             # One frame for all of this, try blocks without cost: it is run for every segment.
-            sock, buffer = self._socket, self._ledger.buffer
+            sock, buffer = self._socket, self._environment.ledger.buffer
             assert sock is not None
             try:
                 size = sock.recv_into(buffer)
@@ -440,18 +436,18 @@ class Connection:
                 self._handle_defect(error)
             return
         try:
-            if ready & WRITE and self._machine.state is not _CLOSED:
-                if self._machine.state in _SENDING:
+            if ready & WRITE and self.state is not _CLOSED:
+                if self.state in _SENDING:
                     self.flush()
                 else:
                     self._send_queue()  # of a handshake
                 self._after_send()
             if ready & READ:
-                if self._machine.state is _OPEN:
-                    self._handle_ready(READ)
-                elif self._machine.state is _LINGERING:
+                if self.state is _OPEN:
+                    self.handle_ready(READ)
+                elif self.state is _LINGERING:
                     self._receive_nothing()
-                elif self._machine.state in _OPENING:
+                elif self.state in _OPENING:
                     self._receive_opening()
         except Exception as error:
             self._handle_defect(error)
@@ -468,13 +464,21 @@ class Connection:
 
     # -- the hot path: what the handlers in hand have written ------------------------------------
 
+    def append_own(self, frame: bytes) -> None:
+        """Where one of the handlers in hand writes. The thread that runs them."""
+        own = self.own
+        if type(own) is list:
+            own.append(frame)
+        else:
+            self.own = [frame]
+
     def collect(self) -> None:
         """Send what the handlers in hand have written to `own` so far. The loop's thread.
 
         They only append, and who takes something only moves the mark of what is taken, under the lock:
         the loop here, a writer on another thread in `write`.
         """
-        if self._channel is None:
+        if self.fd < 0:
             return  # it is over: `end` will say that they came too late
         with self.lock:
             frames = self.own[self._own_taken :]
@@ -488,11 +492,12 @@ class Connection:
         lock = self.lock
         lock.acquire()  # `with` costs twice as much, and this is run for every batch
         try:
-            frames, self.own = self.own, []
+            frames: Sequence[bytes] = self.own
+            self.own = ()
             if self._own_taken:
                 frames = frames[self._own_taken :]
                 self._own_taken = self.own_size = 0
-            if self._channel is None:
+            if self.fd < 0:
                 return sum(map(len, frames))
             waits = bool(self._outbox or self._queue.size) and self._line_up(frames)
         finally:
@@ -502,23 +507,22 @@ class Connection:
             or not frames
             or self._in_flight
             or self._tls is not None
-            or self._machine.state is not _OPEN
+            or self.state is not _OPEN
         ):
             self._send_lined_up(frames, waits)
         elif not (self._transmit(frames[0]) if len(frames) == 1 else self._transmit_all(frames)):
             self._after_send()
         return 0
 
-    def _line_up(self, frames: list[bytes]) -> bool:
+    def _line_up(self, frames: Sequence[bytes]) -> bool:
         """Put frames from `own` behind what waits, if anything does; whether it does. Under the lock under
         which they were taken: what another thread writes from then on must not come before them."""
         if not frames or not (self._outbox or self._queue.size):
             return False
-        self._outbox += frames
-        self.outbox_size += sum(map(len, frames))
+        self._to_outbox(frames)
         return True
 
-    def _send_lined_up(self, frames: list[bytes], waits: bool) -> None:
+    def _send_lined_up(self, frames: Sequence[bytes], waits: bool) -> None:
         """What `_line_up` has said of them. The loop's thread."""
         if waits:
             self.flush()
@@ -533,8 +537,7 @@ class Connection:
             self.send(b"".join(frames))
         elif frames:
             with self.lock:
-                self._outbox += frames
-                self.outbox_size += sum(map(len, frames))
+                self._to_outbox(frames)
             self.flush()
 
     def send(self, data: bytes, first: bool = False) -> None:
@@ -549,10 +552,10 @@ class Connection:
             (self.outbox_size and not first)
             or self._queue.size
             or self._in_flight
-            or self._machine.state not in _SENDING
+            or self.state not in _SENDING
         ):
             with self.lock:
-                self._outbox.insert(0 if first else len(self._outbox), data)
+                self._outbox = [data, *self._outbox] if first else [*self._outbox, data]
                 self.outbox_size += len(data)
             self.flush()
             return
@@ -571,7 +574,7 @@ class Connection:
         """Send it, if there is nothing that it would overtake; else do nothing. Whether it is sent, or
         queued as what comes next. The loop's thread."""
         if (
-            self._machine.state is not _OPEN
+            self.state is not _OPEN
             or self.outbox_size
             or self._queue.size
             or self._in_flight
@@ -603,7 +606,7 @@ class Connection:
         self._enqueue(memoryview(data)[sent:])
         return False
 
-    def _transmit_all(self, frames: list[bytes]) -> bool:
+    def _transmit_all(self, frames: Sequence[bytes]) -> bool:
         """The same for several. Large ones are not copied into one; as the first is, so mostly are all."""
         if len(frames[0]) < LARGE_FRAME:
             return self._transmit(b"".join(frames))
@@ -647,8 +650,8 @@ class Connection:
         if (
             self._queue.size
             or self._tls is not None
-            or self._machine.state is not _OPEN
-            or self.outbox_size > self._take_size
+            or self.state is not _OPEN
+            or self.outbox_size > self._environment.take_size
         ):
             self._flush_in_steps()
             return
@@ -657,7 +660,7 @@ class Connection:
         lock = self.lock
         lock.acquire()  # as in `end`
         try:
-            frames, self._outbox = self._outbox, []
+            frames, self._outbox = self._outbox, ()
             self._in_flight, self.outbox_size = self.outbox_size, 0
             charged, self._charged = self._charged, 0
             self._flush_posted = False
@@ -669,14 +672,14 @@ class Connection:
             )
         finally:  # also after Ctrl-C: nothing else would take them from the sums
             self._in_flight = 0
-            self._ledger.moved -= charged
-        if not done or self._paused or self._machine.state is not _OPEN:
+            self._environment.ledger.moved -= charged
+        if not done or self._paused or self.state is not _OPEN:
             self._after_send()
 
     def _flush_in_steps(self) -> None:
         lock = self.lock
         more = True
-        while self._machine.state in _SENDING:
+        while self.state in _SENDING:
             if self._queue.size and not self._send_queue():
                 break
             if not more:
@@ -705,13 +708,13 @@ class Connection:
                 self._in_flight = 0
         self._after_send()
 
-    def _take_outbox(self) -> list[bytes]:
+    def _take_outbox(self) -> Sequence[bytes]:
         """Frames for the next send: all of them, if they are not too many; else `_flush_posted` stays
         set. Under the lock."""
         outbox, self._in_flight = self._outbox, self.outbox_size
-        most = self._take_size
+        most = self._environment.take_size
         if self.outbox_size <= most:
-            self._outbox = []
+            self._outbox = ()
             self.outbox_size = 0
             self._flush_posted = False
             return outbox
@@ -719,7 +722,7 @@ class Connection:
         while size < most or not count:
             size += len(outbox[count])
             count += 1
-        self._outbox = outbox[count:]
+        self._outbox = list(outbox[count:])
         self._in_flight = size
         self.outbox_size -= size
         self._flush_posted = True
@@ -749,7 +752,7 @@ class Connection:
     def _send_raw(self, data: bytes) -> None:
         """Send TLS's own ciphertext, behind what is queued."""
         self._enqueue(data)
-        if self._socket is not None and self._machine.state is not _CLOSED:
+        if self._socket is not None and self.state is not _CLOSED:
             self._send_queue()
             self._after_send()
 
@@ -757,13 +760,13 @@ class Connection:
 
     def _after_send(self) -> None:
         """Off the usual path: something is queued, paused, or coming to its end."""
-        if self._machine.state is _CLOSED:
+        if self.state is _CLOSED:
             return
         pending = self._settle()
-        if pending > self.output_high:
-            if self._pause_on_output:
+        if pending > self.output.high:
+            if self._environment.pause_on_output:
                 self.pause_reading(Pause.OUTPUT)
-        elif self._paused & Pause.OUTPUT and pending <= self.output_low:
+        elif self._paused & Pause.OUTPUT and pending <= self.output.low:
             self.resume_reading(Pause.OUTPUT)
             self._handler.handle_writable()
         self._update_interest()
@@ -775,18 +778,21 @@ class Connection:
             pending = self.pending
             change = pending - self._charged
             self._charged = pending
-        self._ledger.move(change)
+        self._environment.ledger.move(change)
         return pending
 
     def squeeze(self, share: int | None) -> None:
         """Have the peer read before it asks for more as soon as `share` bytes wait for it, because memory
         is short; with None, as it was. The loop's thread."""
-        output = self._options.output
-        high = output.high if share is None else min(output.high, share)
-        if high == self.output_high:
+        usual = self._environment.options.output
+        if share is None or share >= usual.high:
+            output = usual
+        else:
+            output = Watermark(min(usual.low, share // 2), share)
+        if output == self.output:
             return
-        self.output_high, self.output_low = high, min(output.low, high // 2)
-        if self._channel is not None:
+        self.output = output
+        if self.fd >= 0:
             self._after_send()
 
     # -- interest --------------------------------------------------------------------------------
@@ -813,17 +819,15 @@ class Connection:
 
         What deadlines for the peer's bytes count in: while we do not read, they cannot come.
         """
-        channel = self._channel
-        if channel is None or not channel.events & READ:
+        if not self.events & READ:
             return self._read_for
         return self._read_for + self._reactor.time() - self.reading_since
 
     def _update_interest(self) -> None:
         """What to wait for follows from the state, the pauses and the queue, and from nothing else."""
-        channel = self._channel
-        if channel is None:
+        if self.fd < 0:
             return
-        state = self._machine.state
+        state = self.state
         events = 0
         if state is ConnectionState.OPEN:
             events = 0 if self._paused else READ
@@ -831,12 +835,12 @@ class Connection:
             events = READ
         if self._queue and state is not _CLOSED:
             events |= WRITE
-        if events != channel.events:
-            if events & READ and not channel.events & READ:
+        if events != self.events:
+            if events & READ and not self.events & READ:
                 self.reading_since = self._reactor.time()
-            elif channel.events & READ and not events & READ:
+            elif self.events & READ and not events & READ:
                 self._read_for += self._reactor.time() - self.reading_since
-            self._reactor.modify(channel, events)
+            self._reactor.modify(self, events)
 
     # -- ending ----------------------------------------------------------------------------------
 
@@ -864,19 +868,19 @@ class Connection:
         if self._reactor.forked:
             raise self._reactor.fork_error()
         with self.lock:
-            if not self._machine.accepts(event):
-                if error is not None and self._machine.state is not _CLOSED:
+            if not self.accepts(event):
+                if error is not None and self.state is not _CLOSED:
                     self._note(cause, error)  # it is ending already, and this went wrong meanwhile
                 return False
             self._note(cause, error)
-            state = self._machine.handle(event)
+            state = self.change_state(event)
         self._reactor.post(self._begin_drain if state is ConnectionState.DRAINING else self._reset)
-        self._waker.wake()
+        self._environment.waker.wake()
         return True
 
     def _note(self, cause: CloseCause, error: BaseException | None) -> None:
         """Under the lock, before the state moves. The first cause stands, and the first error."""
-        if self._machine.state in (ConnectionState.DRAINING, ConnectionState.LINGERING):
+        if self.state in (ConnectionState.DRAINING, ConnectionState.LINGERING):
             if self._error is None:
                 self._error = error
         else:
@@ -888,16 +892,16 @@ class Connection:
         """Move towards the end, and note why. The state it is in then; None if it has no such event any
         more."""
         with self.lock:
-            if not self._machine.accepts(event):
+            if not self.accepts(event):
                 return None
             self._note(cause, error)
-            return self._machine.handle(event)
+            return self.change_state(event)
 
     def _handle_peer_fin(self) -> None:
         error: BaseException | None = None
         if self._opening is not None:
             error = self._opening.broken_off()
-        elif self._tls is not None and self._machine.state is _OPEN:
+        elif self._tls is not None and self.state is _OPEN:
             try:
                 self._tls.feed_eof()
             except TlsTruncationError as truncation:
@@ -911,24 +915,24 @@ class Connection:
             self._finish()
 
     def _begin_drain(self) -> None:
-        if self._machine.state is _LINGERING:
+        if self.state is _LINGERING:
             # Between the call and now, a flush has sent the last byte, and FIN behind it.
             self._handler.handle_draining()
             return
-        if self._machine.state is not ConnectionState.DRAINING:
+        if self.state is not ConnectionState.DRAINING:
             return  # aborted between the call and now
         try:
             self._handler.handle_draining()
             self.check_drained()
         finally:
-            if self._machine.state is ConnectionState.DRAINING:  # it takes a while
-                self._set_deadline(self._options.drain_timeout, "sending what was left")
+            if self.state is ConnectionState.DRAINING:  # it takes a while
+                self._set_deadline(self._environment.options.drain_timeout, "sending what was left")
                 self._update_interest()
 
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
         if (
-            self._machine.state is not ConnectionState.DRAINING
+            self.state is not ConnectionState.DRAINING
             or self._in_flight  # a reply, which is about to be sent; then `_begin_drain` comes here
             or not self._handler.is_idle()
         ):
@@ -940,12 +944,12 @@ class Connection:
             self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
         with self.lock:
-            if self._outbox or self._queue or self._machine.state is not ConnectionState.DRAINING:
+            if self._outbox or self._queue or self.state is not ConnectionState.DRAINING:
                 return
-            state = self._machine.handle(ConnectionEvent.DRAINED)
+            state = self.change_state(ConnectionEvent.DRAINED)
             if self._tls is None and self._cause is CloseCause.PEER_CLOSED:
                 # Its FIN came first, and nothing comes behind it: to close sends ours.
-                state = self._machine.handle(ConnectionEvent.PEER_FIN)
+                state = self.change_state(ConnectionEvent.PEER_FIN)
         if state is _CLOSED:
             self._finish()
             return
@@ -956,14 +960,14 @@ class Connection:
             self.fail(error)
             return
         self._receive_nothing()
-        if self._machine.state is _LINGERING:
-            self._set_deadline(self._options.linger_timeout, None)
+        if self.state is _LINGERING:
+            self._set_deadline(self._environment.options.linger_timeout, None)
             self._update_interest()
 
     def _receive_nothing(self) -> None:
         assert self._socket is not None
         try:
-            ended = read_to_fin(self._socket, self._ledger.buffer)
+            ended = read_to_fin(self._socket, self._environment.ledger.buffer)
         except OSError as error:
             self.fail(error)
             return
@@ -999,9 +1003,9 @@ class Connection:
     def _finish(self) -> None:
         """The state is CLOSED; the one place where the descriptor is given up. Once."""
         self._cancel_deadline()
-        if self._channel is not None:
-            self._reactor.unregister(self._channel)
-            self._channel = None
+        if self.fd >= 0:
+            self._reactor.unregister(self)
+            self.fd = -1
         if self._socket is not None:
             self._socket.close()
         with self.lock:
@@ -1010,10 +1014,10 @@ class Connection:
             unsent = self._queue.clear() + self.pending
             if self._tls is not None:
                 self._tls.held = b""
-            self._outbox.clear()
+            self._outbox = ()
             self.outbox_size = self._in_flight = 0
             charged, self._charged = self._charged, 0
-        self._ledger.move(-charged)
+        self._environment.ledger.move(-charged)
         try:
             self._handler.handle_closed(
                 CloseReason(self._cause, self._error, unsent, self.frames_dropped)
@@ -1028,6 +1032,10 @@ class Connection:
         """The TLS session; None for a connection without. The loop's thread."""
         return self._tls
 
+    def fileno(self) -> int:
+        """The descriptor's number; -1 when there is none. The loop's thread."""
+        return self.fd
+
     def address(self, which: Literal["local", "remote"]) -> SocketAddress | None:
         """The `"local"` or `"remote"` address as the socket gives it; None when there is none."""
         if self._socket is None:
@@ -1039,8 +1047,8 @@ class Connection:
             return None
 
     def __repr__(self) -> str:
-        fd = "-" if self._channel is None else self._channel.fd
-        return f"<Connection {self._machine.state} fd={fd} pending={self.pending}>"
+        fd = "-" if self.fd < 0 else self.fd
+        return f"<Connection {self.state} fd={fd} pending={self.pending}>"
 
 
 class Intake:
@@ -1081,7 +1089,7 @@ class Intake:
                     taken += 1
                     if connection._in_flight:
                         self.send_replies()  # one is its own: it has read twice, with Ctrl-C in between
-                    if connection._channel is None:
+                    if connection.fd < 0:
                         continue  # another one's handler has found out that its peer is gone
                     try:
                         reply = connection._handler.handle_data(data)
@@ -1115,7 +1123,7 @@ class Intake:
                     continue  # it has ended in the meantime, and counted this as unsent
                 connection._in_flight = 0
                 try:
-                    if connection._queue.size or connection._machine.state is not _OPEN:
+                    if connection._queue.size or connection.state is not _OPEN:
                         connection.send(reply, True)
                     elif not connection._transmit(reply) or connection._charged:
                         connection._after_send()  # in the second case it was counted as waiting

@@ -1,7 +1,7 @@
 """The event loop.
 
-Contents: Channel (a descriptor, its interest, its callback), Host (another loop that drives this one),
-Statistics, Reactor.
+Contents: Channel (a descriptor, its interest, its callback), Watched (what the loop sees of one), Host
+(another loop that drives this one), Statistics, Reactor.
 
 Owns the selector, the timing wheel, the wake-up pipe and the queue of posted callbacks. It does not
 own the descriptors that it watches, and knows nothing of connections. One thread runs it. Everything
@@ -53,6 +53,7 @@ __all__ = [
     "Host",
     "Reactor",
     "Statistics",
+    "Watched",
 ]
 
 logger: logging.Logger = logging.getLogger("reactor")
@@ -97,24 +98,42 @@ class HasFileno(Protocol):
 FileDescriptorLike: TypeAlias = "int | HasFileno"
 
 
+class Watched(Protocol):
+    """A descriptor, what is waited for, and what is called: a Channel, or who is its own.
+
+    Only the reactor writes `events`. The loop's thread.
+    """
+
+    fd: int
+    """The descriptor's number."""
+    events: int
+    """READ, WRITE, both or 0: not waiting for anything."""
+
+    def handle_ready(self, ready: int) -> object:
+        """So much of `events` has come."""
+        ...
+
+
 class Channel:
     """A descriptor, the events that somebody waits for, and the callback that gets them.
 
     It does not own the descriptor. Made by `Reactor.register`; changed by `modify` and `unregister`. The
-    loop's thread.
+    loop's thread. Implements Watched.
     """
 
-    __slots__ = ("born", "callback", "events", "fd")
+    __slots__ = ("callback", "events", "fd")
 
-    def __init__(self, fd: int, events: int, callback: Callable[[int], object], born: int) -> None:
+    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
         self.fd: int = fd
         """The descriptor's number."""
-        self.born: int = born
-        """The number of the pass in which it was registered, and gets no event yet."""
-        self.events: int = events
+        self.events: int = 0
         """READ, WRITE, both or 0: registered, but not waiting for anything."""
         self.callback: Callable[[int], object] = callback
         """What is called with the events that have come."""
+
+    def handle_ready(self, ready: int) -> None:
+        """Call the callback."""
+        self.callback(ready)
 
     def fileno(self) -> int:
         """The descriptor's number."""
@@ -122,7 +141,7 @@ class Channel:
 
     def __repr__(self) -> str:
         names = [name for bit, name in ((READ, "READ"), (WRITE, "WRITE")) if self.events & bit]
-        return f"<Channel fd={self.fd} events={'|'.join(names) or 'none'}>"
+        return f"<Channel fd={self.fd} events={'|'.join(names) or 'none'} of {self.callback!r}>"
 
 
 class Host(Protocol):
@@ -182,7 +201,10 @@ class Reactor:
         self._monotonic = self._clock.monotonic
         self._origin = self._monotonic()
         self._wheel = TimingWheel()
-        self._channels: dict[int, Channel] = {}
+        self._watched: dict[int, Watched] = {}
+        # Descriptors registered in this pass, which get no event yet: what the pass has been told of
+        # their numbers was of others.
+        self._new: set[int] = set()
         self._receive_buffers: dict[int, memoryview] = {}
         self._shared: dict[Callable[[Reactor], object], object] = {}
         self._expired: deque[Timeout] = deque()
@@ -317,7 +339,7 @@ class Reactor:
         self._closed = True
         self._poller.close()
         self._waker.close()
-        self._channels.clear()
+        self._watched.clear()
         self._posted.clear()
 
     @property
@@ -393,16 +415,18 @@ class Reactor:
             most = CALLBACKS_PER_PASS
         ready = self._poller.poll(timeout, most)
         self._waker.disarm()
-        self.passes = this_pass = self.passes + 1
+        self.passes += 1
         self.pass_time = now = self._monotonic()
         try:
             done = len(ready)
-            channels = self._channels
+            watched, new = self._watched, self._new
+            if new:
+                new.clear()
             for fd, mask in ready:
                 # An earlier callback of this pass may have closed the descriptor, whose number may
                 # by now be another channel's, or changed what it waits for: nothing stale gets out.
                 try:
-                    channel = channels[fd]
+                    channel = watched[fd]
                 except KeyError:
                     done -= 1
                     if fd == self._waker_fd:
@@ -412,13 +436,11 @@ class Reactor:
                     if mask != READ:
                         mask = self._poller.events_of(mask)  # noqa: PLW2901
                     mask &= channel.events  # noqa: PLW2901
-                if mask and channel.born != this_pass:
-                    # By way of a local: CPython 3.11 calls what is in a slot at twice the cost.
-                    call = channel.callback
+                if mask and not (new and fd in new):
                     try:
-                        call(mask)
+                        channel.handle_ready(mask)
                     except Exception:
-                        _log_failure(call)
+                        _log_failure(channel)
                 else:
                     done -= 1
             self._events += done
@@ -614,21 +636,33 @@ class Reactor:
         where the system cannot wait for it (a regular file).
         """
         self._check()
-        _check_events(events)
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         if fd < 0:
             raise ValueError(
                 f"{fileobj!r} is closed, or no descriptor at all ({fd}); register it while it is open"
             )
-        if fd in self._channels:
+        channel = Channel(fd, callback)
+        self.watch(channel, events)
+        return channel
+
+    def watch(self, channel: Watched, events: int) -> None:
+        """As `register`, for what is its own channel, and is called itself.
+
+        A connection is: with a Channel, and a method bound for that, an idle one was a tenth larger.
+        """
+        self._check()
+        _check_events(events)
+        fd = channel.fd
+        if fd in self._watched:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
-        channel = Channel(fd, events, callback, self.passes if self._running else -1)
         if events:
             self._poller.register(fd, events)
-        self._channels[fd] = channel
+        channel.events = events
+        self._watched[fd] = channel
+        if self._running:
+            self._new.add(fd)
         if self.lent:
             self.wake()  # who waits does not know of it
-        return channel
 
     def modify(self, fileobj: FileDescriptorLike, events: int) -> None:
         """Wait for `events` from now on, in this very pass too. `fileobj` may be the Channel.
@@ -637,7 +671,7 @@ class Reactor:
         """
         self._check()
         _check_events(events)
-        channel = self._channel_of(fileobj)
+        channel = self._watched_as(fileobj)
         before = channel.events
         if before == events:
             return
@@ -658,17 +692,17 @@ class Reactor:
         Raises KeyError for what is not registered.
         """
         self._check()
-        channel = self._channel_of(fileobj)
-        del self._channels[channel.fd]
+        channel = self._watched_as(fileobj)
+        del self._watched[channel.fd]
         if channel.events:
             channel.events = 0
             self._poller.unregister(channel.fd)
             if self.lent:
                 self.wake()  # nobody may wait for a descriptor that is about to be closed
 
-    def _channel_of(self, fileobj: FileDescriptorLike) -> Channel:
+    def _watched_as(self, fileobj: FileDescriptorLike) -> Watched:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        channel = self._channels.get(fd)
+        channel = self._watched.get(fd)
         if channel is None or (isinstance(fileobj, Channel) and fileobj is not channel):
             raise KeyError(f"{fileobj!r} is not registered; register it first, and once")
         return channel
@@ -683,10 +717,13 @@ class Reactor:
 
     def shared(self, kind: Callable[[Reactor], T]) -> T:
         """What `kind` makes for this reactor, the same for all who ask: what those on one loop have in
-        common. The loop's thread."""
-        if kind not in self._shared:
-            self._shared[kind] = kind(self)
-        return cast(T, self._shared[kind])
+        common. Any thread."""
+        made = self._shared.get(kind)
+        if made is None:
+            made = self._shared.setdefault(
+                kind, kind(self)
+            )  # one step: of two, the first one's stays
+        return cast(T, made)
 
     # -- the rest --------------------------------------------------------------------------------
 
@@ -708,7 +745,7 @@ class Reactor:
             callbacks=self._callbacks,
             timeouts_fired=self._fired,
             timeouts_waiting=len(self._wheel),
-            channels=len(self._channels),
+            channels=len(self._watched),
         )
 
     def _check(self) -> None:
@@ -742,7 +779,7 @@ class Reactor:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "idle"
         return (
-            f"<Reactor {state}, {len(self._channels)} channels, "
+            f"<Reactor {state}, {len(self._watched)} channels, "
             f"{len(self._wheel)} time-outs, {self.passes} passes>"
         )
 

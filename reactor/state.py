@@ -143,7 +143,8 @@ TRANSITIONS: Mapping[ConnectionState, Mapping[ConnectionEvent, ConnectionState]]
 class StateMachine:
     """One connection's state. The only code that writes a ConnectionState.
 
-    It has no lock of its own: its owner says under which lock, or on which thread, it is used.
+    For a connection to be one: it has no lock of its own, and the subclass says under which lock, or on
+    which thread, it is used.
     """
 
     __slots__ = ("state",)
@@ -156,7 +157,7 @@ class StateMachine:
         """Whether `event` may happen in the present state."""
         return event in TRANSITIONS[self.state]
 
-    def handle(self, event: ConnectionEvent) -> ConnectionState:
+    def change_state(self, event: ConnectionEvent) -> ConnectionState:
         """Move along the table; returns the new state.
 
         Raises IllegalTransitionError, and changes nothing, where the table has no such event.

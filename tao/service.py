@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from reactor import CloseReason, Ledger, Reactor, WorkerPool
+from reactor import CloseReason, Environment, Ledger, Reactor, WorkerPool
 from tao.context import Context
 from tao.interfaces import MessageServer, WriteCloser
 from tao.metrics import Metrics
@@ -45,14 +45,28 @@ class Service(Generic[C, S]):
     server: MessageServer | None = None
     """What handlers find in their context; a client has none."""
     pause_on_output: bool = True
-    """See `reactor.Connection`: of two ends, one must read on."""
+    """See `reactor.Environment`: of two ends, one must read on."""
     metrics: Metrics = field(default_factory=Metrics)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     """What each connection's handlers begin with: a copy, which costs the same however much is in it."""
     on_message: Handler[object] | None = field(init=False)
     """The callback as the handler of what is registered without one."""
 
+    monotonic: Callable[[], float] = field(init=False)
+    """The loop's time, in seconds."""
+    environment: Environment = field(init=False)
+    """The same for what is below the sessions."""
+
     def __post_init__(self) -> None:
+        environment = Environment(
+            self.reactor,
+            self.options.connection,
+            waker=self.pool,
+            pause_on_output=self.pause_on_output,
+            ledger=self.ledger,
+        )
+        object.__setattr__(self, "monotonic", self.reactor.clock.monotonic)
+        object.__setattr__(self, "environment", environment)
         object.__setattr__(self, "on_message", _handler_of(self.callbacks.on_message))
 
 

@@ -60,6 +60,7 @@ from tao.refused_writes import not_open, too_much
 from tao.registry import Entry
 from tao.reports import costs_connection, log, log_error, tell
 from tao.service import Service
+from tao.session_extras import SessionExtras
 from tao.timers import ConnectionTimers
 from tao.waiting import MESSAGE_COST, NO_MESSAGE, Item, as_item, call, held_by, owed
 
@@ -89,38 +90,27 @@ class Session(Generic[C]):
     """
 
     __slots__ = (
-        "_admission",
         "_backlog",
         "_batch",
         "_batch_held",
         "_calls",
-        "_cancelled",
         "_charged",
         "_closed_with",
         "_context",
         "_decoded_by",
-        "_expectations",
+        "_extras",
         "_find",
         "_held",
         "_inbox",
         "_input",
         "_interrupted",
-        "_ledger",
         "_left",
-        "_metrics",
-        "_monotonic",
         "_on_message",
         "_opened",
-        "_pool",
         "_reactor",
         "_reads_backlog",
-        "_reported",
         "_service",
-        "_starved_since",
-        "_timers",
         "_took",
-        "_undecoded",
-        "_unhandled",
         "_written",
         "codec",
         "conn",
@@ -131,8 +121,6 @@ class Session(Generic[C]):
         "made_at",
         "messages_in",
         "net_id",
-        "pending_calls",
-        "principal",
         "remote_address",
     )
 
@@ -155,13 +143,9 @@ class Session(Generic[C]):
         # What is the same for all is there; what is here beside it every message needs.
         self._service = service
         self._reactor = reactor = service.reactor
-        self._monotonic = reactor.clock.monotonic
-        self._pool = service.pool
-        self._ledger = service.ledger
-        self._metrics = service.metrics
         self._on_message = service.on_message
-        self._admission: Admission | None = None  # made by the first frame that needs it
-        self._limit_frames(frame_bucket)
+        # What most connections never need. Made under the connection's lock.
+        self._extras: SessionExtras | None = None
         # Written once, before it opens or then.
         self.remote_address: SocketAddress | None = remote_address
         self.local_address: SocketAddress | None = local_address
@@ -174,13 +158,6 @@ class Session(Generic[C]):
         self._context: contextvars.Context | None = None  # made on the first worker
         self.messages_in: int = 0
         """Frames received. Written on the loop's thread."""
-        self._timers: ConnectionTimers | None = None  # made under the lock, by the first who asks
-        self.pending_calls: PendingCalls | None = None
-        """Made under the lock, by the first `call`."""
-        # Under the lock; made when somebody wants to wait for it.
-        self._cancelled: threading.Event | None = None
-        self.principal: object = None
-        """Whom the application has authenticated. Written by any thread, in one step; never None again."""
         # Written by any thread, in one step each, the codec first. The loop and the worker look at
         # `_interrupted` between two messages: the codec has changed, or the connection has ended.
         # The loop's thread withdraws it, before it looks at what has happened.
@@ -197,13 +174,7 @@ class Session(Generic[C]):
         # Bytes of what is in the inbox; what the ledger has of them and of the input; and of what is in the
         # batch, all of which it has.
         self._held = self._charged = self._batch_held = 0
-        self._starved_since = 0.0  # monotonic seconds at which it was paused for want of memory
-        self._unhandled = 0
         self._calls = False  # whether some of what waits, or is out, is no message
-        # What `_report` was last given, by the thread that has the batch; read when that has ended.
-        self._reported: BaseException | None = None
-        self._undecoded = 0  # likewise: bytes after which the stream could not be understood
-        self._expectations: Expectations | None = None  # made by the first
         self._opened = False  # whether it has ever been OPEN, and on_close is owed
         self._closed_with: CloseReason | None = None
         # A batch is the worker's from the pool's `submit` until the loop calls `finish`; None: none
@@ -219,16 +190,10 @@ class Session(Generic[C]):
         """The number of the thread that runs a handler of this connection, or 0. A thread only asks whether
         it is its own number, which no other thread writes."""
         self.connection: Connection = Connection(
-            reactor,
-            self,
-            options=service.options.connection,
-            waker=service.pool,
-            preface=preface,
-            tls=tls,
-            pause_on_output=service.pause_on_output,
-            ledger=service.ledger,
+            service.environment, self, preface=preface, tls=tls
         )
         """The bytes below."""
+        self._limit_frames(frame_bucket)
 
     def _limit_frames(self, bucket: TokenBucket | None) -> None:
         registry = self._service.registry
@@ -237,7 +202,17 @@ class Session(Generic[C]):
             self._find = registry.find_open
         else:
             self._find = _find_nothing
-            self._admission = Admission(registry, bucket)
+            self._extra().admission = Admission(registry, bucket)
+
+    def _extra(self) -> SessionExtras:
+        """What only some connections have. Any thread that does not hold the connection's lock."""
+        extras = self._extras
+        if extras is None:
+            with self.connection.lock:
+                extras = self._extras
+                if extras is None:
+                    extras = self._extras = SessionExtras()
+        return extras
 
     # -- the hot path: decode, handle, reply ---------------------------------------------------------
 
@@ -286,17 +261,17 @@ class Session(Generic[C]):
                     if self._inbox or self._interrupted or self.connection.own:
                         self._after_one(frame)
                         return None
-                    self._metrics.handled += 1
+                    self._service.metrics.handled += 1
                     return frame
         self._handle_frames(frames, codec, data)
         return None
 
     def _after_one(self, frame: bytes | None) -> None:
         """The handler of the one message has written, raised, changed the codec or ended the connection."""
-        self._metrics.handled += 1 - len(self._inbox)
+        self._service.metrics.handled += 1 - len(self._inbox)
         connection = self.connection
         if frame is not None:
-            connection.own.append(frame)
+            connection.append_own(frame)
         if connection.own:
             connection.end()
             self._written = 0
@@ -325,10 +300,10 @@ class Session(Generic[C]):
         size = len(data)
         self._batch = [(handler, False, message, data, 0, size)]
         self._batch_held = held = size + MESSAGE_COST
-        ledger = self._ledger
+        ledger = self._service.ledger
         ledger.moved += held - self._charged
         self._charged = 0
-        self._pool.submit(self)
+        self._service.pool.submit(self)
         if ledger.posted + ledger.moved > ledger.high:
             ledger.press()
         return True
@@ -336,18 +311,19 @@ class Session(Generic[C]):
     def _handle_frames(self, frames: Iterable[Frame], codec: Codec, data: bytes) -> None:
         """The general way: any number of frames, some of which may have to wait."""
         reactor = self._reactor
-        begun = 0.0 if reactor.passes & SAMPLING_MASK else self._monotonic()
+        begun = 0.0 if reactor.passes & SAMPLING_MASK else self._service.monotonic()
         conn, inbox, find = self.conn, self._inbox, self._find
         if inbox is _NOTHING_WAITS:
             self._inbox = inbox = []
-        connection, ledger = self.connection, self._ledger
-        replies = connection.own  # the worker's, if a batch is out: then no handler is run in here
+        connection, ledger = self.connection, self._service.ledger
+        replies: list[bytes] = []
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
         whole = False  # whether what is left over begins with a whole frame
         broken: BaseException | None = None
         alone = self._batch is None and not inbox
-        if alone:
+        if alone:  # else there is a worker's list, or nobody runs in here
+            connection.own = replies
             self.handler_thread = reactor.thread
         waiting = not alone
         try:
@@ -393,7 +369,7 @@ class Session(Generic[C]):
                     start, whole = end, True
                     break
                 start = end
-                if self._interrupted or self._written > connection.output_high:
+                if self._interrupted or self._written > connection.output.high:
                     whole = True
                     break
         except Exception as error:
@@ -406,13 +382,17 @@ class Session(Generic[C]):
                     replies.append(reply_frame)
                 connection.end()
                 self._written = 0
-            elif reply_frame is not None:
-                connection.send(reply_frame)
+            else:
+                connection.own = ()
+                if reply_frame is not None:
+                    connection.send(reply_frame)
             inline = count - len(inbox)
             if inline:
-                self._metrics.handled += inline
+                self._service.metrics.handled += inline
                 if begun:
-                    self._metrics.observe(inline, self._monotonic() - begun, weight=SAMPLING)
+                    self._service.metrics.observe(
+                        inline, self._service.monotonic() - begun, weight=SAMPLING
+                    )
         self.messages_in += count
         if not inbox:
             if start == len(data) and broken is None and not self._interrupted:
@@ -432,7 +412,7 @@ class Session(Generic[C]):
             ledger.moved += held - self._charged
             self._held = self._charged = 0
             self._batch, self._inbox = inbox, _NOTHING_WAITS
-            self._pool.submit(self)
+            self._service.pool.submit(self)
             if ledger.posted + ledger.moved > ledger.high:
                 ledger.press()
             return
@@ -448,9 +428,9 @@ class Session(Generic[C]):
     def _handle_batch(self, begun: float) -> float:
         batch, connection = self._batch, self.connection
         assert batch is not None
-        replies = connection.own
-        conn, codec, pool = self.conn, self._decoded_by, self._pool
-        monotonic = self._monotonic
+        connection.own = replies = []
+        conn, codec, service = self.conn, self._decoded_by, self._service
+        pool, monotonic = service.pool, service.monotonic
         left = len(batch)
         self.handler_thread = threading.get_ident()
         try:
@@ -468,7 +448,7 @@ class Session(Generic[C]):
                     self._report(error, self._service.options.close_on_error)
                 if left:
                     uncollected = self._written - connection.own_size
-                    if self._interrupted or uncollected > connection.output_high:
+                    if self._interrupted or uncollected > connection.output.high:
                         break  # in the second case the peer shall read before it gets more
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block
@@ -505,14 +485,15 @@ class Session(Generic[C]):
         if self._calls:
             handled = sum(item[0] not in NO_MESSAGE for item in batch[:handled])
             self._calls = left > 0 or bool(self._inbox)
-        metrics = self._metrics
+        metrics = self._service.metrics
         metrics.handled += handled
         if handled and self._took > SLOW:
             metrics.observe(handled, self._took, weight=1)
         elif handled and not self._reactor.passes & SAMPLING_MASK:
             metrics.observe(handled, self._took, weight=SAMPLING)
-        self._ledger.moved -= self._batch_held
+        self._service.ledger.moved -= self._batch_held
         self._batch_held = 0
+        self._took = 0.0  # as long as it is idle, no number of its own
         if left:
             self._own_inbox()[:0] = batch[-left:]
             self._held += held_by(batch[-left:])
@@ -559,7 +540,7 @@ class Session(Generic[C]):
     def _after_decode(self) -> None:
         """Send a batch off, and see to it that reading pauses and goes on as it should."""
         self._charge()
-        if self._ledger.pressed:
+        if self._service.ledger.pressed:
             self.weigh()
         if self._batch is None and not self.connection.paused & Pause.OUTPUT:
             if self._inbox and not self._inbox[0][1] and not self._interrupted:
@@ -568,7 +549,7 @@ class Session(Generic[C]):
                 self._reactor.post(self._advance)  # in the next pass: others have their turn first
         if (
             self._backlog
-            or len(self._inbox) >= self._ledger.room
+            or len(self._inbox) >= self._service.ledger.room
             or self._held + self._batch_held > self._service.options.connection.input_high
         ):
             self.connection.pause_reading(Pause.WORK)
@@ -579,29 +560,29 @@ class Session(Generic[C]):
         """Give all that waits to a worker, as one batch."""
         self._batch, self._inbox = self._inbox, _NOTHING_WAITS
         self._batch_held, self._held = self._held, 0
-        self._ledger.moved += self._batch_held
+        self._service.ledger.moved += self._batch_held
         self._charge()
-        self._pool.submit(self)
+        self._service.pool.submit(self)
 
     def _run_inline(self, item: Item) -> None:
         """A message for the loop's thread that had to wait for its turn."""
         handler, _, message, data, start, end = item
         self._held -= end - start + MESSAGE_COST
-        self._metrics.handled += 1
-        replies = self.connection.own
+        self._service.metrics.handled += 1
+        connection = self.connection
         self.handler_thread = self._reactor.thread
         try:
             reply = handler(Context(message, self), self.conn)
             if reply is not None:
-                replies.append(self._decoded_by.encode(reply))
+                connection.append_own(self._decoded_by.encode(reply))
         except (Exception, SystemExit) as error:
             self._own_inbox().insert(0, self._failure(error, data, start, end))
             self._held += end - start + MESSAGE_COST
         except BaseException as error:
             self._pass_on(error)
         self.handler_thread = 0
-        if replies:
-            self.connection.end()
+        if connection.own:
+            connection.end()
             self._written = 0
 
     def _pass_on(self, error: BaseException) -> None:
@@ -638,12 +619,12 @@ class Session(Generic[C]):
         if self.connection.state is ConnectionState.CLOSED:
             # What is left is owed to the application: here, if it cannot be elsewhere.
             self._batch = batch
-            self.run(self._monotonic())
+            self.run(self._service.monotonic())
             self.finish()
         else:
             self._own_inbox()[:0] = batch
             self._held += self._batch_held
-            self._ledger.moved -= self._batch_held
+            self._service.ledger.moved -= self._batch_held
             self._batch_held = 0
             self._charge()
             self.connection.fail(error)
@@ -685,8 +666,8 @@ class Session(Generic[C]):
     def _read_again(self) -> None:
         """The codec has changed: what was read ahead and not handled is the new one's to decode."""
         self._forget_rest()
-        if self._admission is not None:
-            self._admission.forget_front()
+        if self._extras is not None and self._extras.admission is not None:
+            self._extras.admission.forget_front()
         self._decoded_by = self.codec
         self.messages_in -= sum(item[4] < item[5] for item in self._inbox)  # to be counted again
         pieces = [data[start:end] for _, _, _, data, start, end in self._inbox]
@@ -702,7 +683,9 @@ class Session(Generic[C]):
 
     def _drop_waiting(self) -> None:
         """The end is one after which nothing more is begun, but for what the application is owed."""
-        self._unhandled += sum(item[0] not in NO_MESSAGE for item in self._inbox)
+        dropped = sum(item[0] not in NO_MESSAGE for item in self._inbox)
+        if dropped:
+            self._extra().unhandled += dropped
         self._inbox[:] = [item for item in self._inbox if item[0] is owed]
         self._held = held_by(self._inbox)
         self._backlog = False
@@ -718,7 +701,7 @@ class Session(Generic[C]):
         if self.codec is self._decoded_by and not self._interrupted:
             joined = kept.join(data)
             self._charge()
-            if self._ledger.pressed:
+            if self._service.ledger.pressed:
                 self.weigh()
             return joined
         # What was read before these, and not handled, is the new codec's too: `_advance` will see to
@@ -762,7 +745,11 @@ class Session(Generic[C]):
     def _decide(self, number: int, size: int, waits: bool) -> Entry[object] | None:
         """See `Admission.decide`."""
         return self._admitting().decide(
-            number, size, self._monotonic(), authenticated=self.principal is not None, waits=waits
+            number,
+            size,
+            self._service.monotonic(),
+            authenticated=self.principal is not None,
+            waits=waits,
         )
 
     def _decide_front(self, number: int, size: int) -> bool:
@@ -773,7 +760,11 @@ class Session(Generic[C]):
             authenticated = self.principal is not None
             return (
                 self._admitting().decide_front(
-                    number, size, self._monotonic(), authenticated=authenticated, waits=waits
+                    number,
+                    size,
+                    self._service.monotonic(),
+                    authenticated=authenticated,
+                    waits=waits,
                 )
                 is not None
             )
@@ -782,9 +773,10 @@ class Session(Generic[C]):
         return True
 
     def _admitting(self) -> Admission:
-        if self._admission is None:
-            self._admission = Admission(self._service.registry, None)
-        return self._admission
+        extras = self._extra()
+        if extras.admission is None:
+            extras.admission = Admission(self._service.registry, None)
+        return extras.admission
 
     def _begin_deadline(self) -> None:
         """There is part of a frame; if it was not there before, its time begins."""
@@ -793,8 +785,8 @@ class Session(Generic[C]):
             self._expecting().expect_rest(seconds, self.messages_in)
 
     def _forget_rest(self) -> None:
-        if self._expectations is not None:
-            self._expectations.forget_rest()
+        if self._extras is not None and self._extras.expectations is not None:
+            self._extras.expectations.forget_rest()
 
     def _is_partial(self) -> bool:
         return self._input.begun and not self._backlog
@@ -803,7 +795,7 @@ class Session(Generic[C]):
 
     def _charge(self) -> None:
         """Have the ledger say what is held now, beside the batch, of what has been read."""
-        ledger = self._ledger
+        ledger = self._service.ledger
         held = self._held + self._input.size
         ledger.moved += held - self._charged
         self._charged = held
@@ -812,14 +804,14 @@ class Session(Generic[C]):
 
     def weigh(self) -> None:
         """Read on, or not, as is fair when all connections together hold too much. The loop's thread."""
-        ledger, connection = self._ledger, self.connection
+        ledger, connection = self._service.ledger, self.connection
         connection.squeeze(ledger.share if ledger.pressed else None)
         paused = connection.paused & Pause.MEMORY
         if not (ledger.pressed and self.bytes_held > ledger.share):
             if paused:
                 connection.resume_reading(Pause.MEMORY)
         elif not paused:
-            self._starved_since = self._reactor.pass_time
+            self._extra().starved_since = self._reactor.pass_time
             connection.pause_reading(Pause.MEMORY)
         else:
             # The beginning of a frame that never gets its turn to come in whole would be held for ever:
@@ -827,7 +819,7 @@ class Session(Generic[C]):
             limit = self._service.options.frame_timeout
             if (
                 limit is not None
-                and self._reactor.pass_time - self._starved_since > limit
+                and self._reactor.pass_time - self._extra().starved_since > limit
                 and self._batch is None
                 and not (self._inbox or self._backlog)
             ):
@@ -859,7 +851,7 @@ class Session(Generic[C]):
 
     def _report_broken(self, error: BaseException, size: int) -> None:
         """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
-        self._undecoded = size
+        self._extra().undecoded = size
         # One that has not been let in, behind a message that has ended the connection, would not even
         # have been read, had it come a moment later.
         if not isinstance(error, AdmissionError) or self._sees_through:
@@ -867,11 +859,12 @@ class Session(Generic[C]):
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
-        self._reported = error
-        self._reactor.post(partial(self._metrics.count_error, error))
+        extras = self._extra()
+        extras.reported = error
+        self._reactor.post(partial(self._service.metrics.count_error, error))
         refused = None
-        if isinstance(error, AdmissionError) and self._admission is not None:
-            refused = self._admission.note_refusal()
+        if isinstance(error, AdmissionError) and extras.admission is not None:
+            refused = extras.admission.note_refusal()
         log_error(self.conn, error, refused)
         self._tell(error)
         if (
@@ -939,11 +932,12 @@ class Session(Generic[C]):
             self.close(CloseCause.REFUSED)
 
     def _expecting(self) -> Expectations:
-        if self._expectations is None:
-            self._expectations = Expectations(
+        extras = self._extra()
+        if extras.expectations is None:
+            extras.expectations = Expectations(
                 self._reactor, self.connection, self._is_partial, self._expire
             )
-        return self._expectations
+        return extras.expectations
 
     def _expire(self, text: str) -> None:
         self.close(CloseCause.EXPIRED, TimeoutError(text))
@@ -951,11 +945,12 @@ class Session(Generic[C]):
     @property
     def timers(self) -> ConnectionTimers:
         """What sets this connection's timers, and ends them. Any thread."""
+        extras = self._extra()
         with self.connection.lock:
-            timers = self._timers
+            timers = extras.timers
             if timers is not None:
                 return timers
-            timers = self._timers = ConnectionTimers(
+            timers = extras.timers = ConnectionTimers(
                 self._reactor, self.enqueue, self.connection.lock
             )
         # From here on `_end_timers` would find them. If it has been here before, the end had begun.
@@ -964,10 +959,13 @@ class Session(Generic[C]):
         return timers
 
     def _end_timers(self) -> None:
-        if self._timers is not None:
-            self._timers.end()
-        if self._expectations is not None:
-            self._expectations.end()
+        extras = self._extras
+        if extras is None:
+            return
+        if extras.timers is not None:
+            extras.timers.end()
+        if extras.expectations is not None:
+            extras.expectations.end()
 
     def handle_draining(self) -> None:
         """The state is DRAINING."""
@@ -986,8 +984,9 @@ class Session(Generic[C]):
         """The state is CLOSED. on_close comes when the handler in hand has returned."""
         self._closed_with = reason
         self._interrupted = True
-        if reason.error is not None and reason.error is not self._reported:
-            self._metrics.count_error(reason.error)
+        reported = None if self._extras is None else self._extras.reported
+        if reason.error is not None and reason.error is not reported:
+            self._service.metrics.count_error(reason.error)
         if (
             not self._opened
             and reason.error is not None
@@ -1005,26 +1004,28 @@ class Session(Generic[C]):
     def _finish(self, reason: CloseReason) -> None:
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
+        extras = self._extras
+        unhandled, undecoded = (0, 0) if extras is None else (extras.unhandled, extras.undecoded)
         reason = CloseReason(
             reason.cause,
             reason.error,
             reason.unsent,
             reason.dropped,
-            self._unhandled,
-            self._input.size + self._undecoded,
+            unhandled,
+            self._input.size + undecoded,
         )
         self._input = _NOTHING_KEPT
         self._held = 0
         self._charge()
         log(self.conn, logging.INFO, "%s", reason)
-        if self.pending_calls is not None:
-            self.pending_calls.end(self.conn.name, reason)
+        if extras is not None and extras.pending_calls is not None:
+            extras.pending_calls.end(self.conn.name, reason)
         if self._service.callbacks.on_close is None or not self._opened:
             self._service.on_gone(self, reason)
             return
         self._calls = True
         self._batch = [as_item(partial(self._on_close, reason))]
-        self._pool.submit(self)
+        self._service.pool.submit(self)
 
     def _on_close(self, reason: CloseReason) -> None:
         on_close = self._service.callbacks.on_close
@@ -1060,15 +1061,15 @@ class Session(Generic[C]):
         if not self._sees_through:
             raise self._closed_error()
         pending = connection.pending + self._uncollected + len(frame)
-        if pending > self._service.options.connection.output_limit or self._ledger.refuses(
+        if pending > self._service.options.connection.output_limit or self._service.ledger.refuses(
             len(frame), pending - len(frame)
         ):
             raise self._full_error()
-        connection.own.append(frame)
+        connection.append_own(frame)
         self._written += len(frame)
-        if self._batch is not None and self._monotonic() >= self._pool.quiet_until:
+        if self._batch is not None and self._service.monotonic() >= self._service.pool.quiet_until:
             self._announce()
-        return pending <= connection.output_high
+        return pending <= connection.output.high
 
     def _announce(self) -> None:
         """On a worker: have the loop collect what there is."""
@@ -1085,7 +1086,7 @@ class Session(Generic[C]):
         except WouldBlockError:  # to be refused again, or to make room
             result = self.connection.write(frame, drop_oldest=drop_oldest, post=False)
             if result in (WriteResult.ACCEPTED, WriteResult.ABOVE_HIGH):
-                self._ledger.post(len(frame))
+                self._service.ledger.post(len(frame))
             return result
 
     def _closed_error(self) -> ConnectionClosedError:
@@ -1094,18 +1095,20 @@ class Session(Generic[C]):
     def _full_error(self) -> WouldBlockError:
         waiting = self.connection.pending + max(0, self._uncollected)
         limit = self._service.options.connection.output_limit
-        return too_much(self.conn, waiting, limit, self._ledger)
+        return too_much(self.conn, waiting, limit, self._service.ledger)
 
     def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
         """Send a message; the future of its reply. See `ClientConn.call`."""
+        extras = self._extra()
         with self.connection.lock:
-            if self.pending_calls is None:
-                self.pending_calls = PendingCalls(
+            calls = extras.pending_calls
+            if calls is None:
+                calls = extras.pending_calls = PendingCalls(
                     self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
                 )
                 # From here on what comes without a handler may be a reply.
-                self._on_message = self.pending_calls.receive
-        return self.pending_calls.call(message, timeout, reply)
+                self._on_message = calls.receive
+        return calls.call(message, timeout, reply)
 
     def _write_in_line(self, message: Message) -> None:
         """As `write`, but where other threads' writes are, even for the handler in hand."""
@@ -1148,7 +1151,7 @@ class Session(Generic[C]):
         """See `Conn.authenticate`."""
         if principal is None:
             raise ValueError("None stands for nobody: a principal must be something else")
-        self.principal = principal
+        self._extra().principal = principal
 
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
@@ -1159,7 +1162,7 @@ class Session(Generic[C]):
         if self.handler_thread != threading.get_ident():
             # Whoever runs a handler looks at `_interrupted` after it; nobody else would.
             self._reactor.post(self._advance)
-            self._pool.wake()
+            self._service.pool.wake()
 
     def on_loop(self, function: Callable[[int], object], argument: int) -> None:
         """Call a method of the connection's on the loop's thread: now, if this is it."""
@@ -1172,6 +1175,16 @@ class Session(Generic[C]):
                 pass  # then there is nothing to pause or to resume
 
     # -- any thread: what handlers and others ask ----------------------------------------------------
+
+    @property
+    def principal(self) -> object:
+        """Whom the application has authenticated; None: nobody."""
+        return None if self._extras is None else self._extras.principal
+
+    @property
+    def pending_calls(self) -> PendingCalls | None:
+        """What has been called and not answered, if anything ever was called."""
+        return None if self._extras is None else self._extras.pending_calls
 
     @property
     def server(self) -> MessageServer | None:
@@ -1189,22 +1202,25 @@ class Session(Generic[C]):
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`."""
+        extras = self._extra()
         with self.connection.lock:
-            if self._cancelled is None:
-                self._cancelled = self._reactor.system.event()
+            event = extras.cancelled
+            if event is None:
+                event = extras.cancelled = self._reactor.system.event()
         # Looked at after the event can be seen by whoever cancels, so that one of the two notices.
         if not self.cancelled:
-            self._cancelled.wait(timeout)
+            event.wait(timeout)
         return self.cancelled
 
     def _wake_waiting(self) -> None:
         with self.connection.lock:
-            if self._cancelled is not None:
-                self._cancelled.set()
+            event = None if self._extras is None else self._extras.cancelled
+        if event is not None:
+            event.set()
 
     def monotonic(self) -> float:
         """The loop's time, in seconds, for the deadlines of contexts."""
-        return self._monotonic()
+        return self._service.monotonic()
 
     @property
     def heart_beat(self) -> float:

@@ -134,12 +134,13 @@ def of_the_loop(run: ExitStack) -> Told:
     run.callback(waker.close)
     ledger = reactor.Ledger(loop, 1_000_000)
     ledger.move(1234)
-    options = reactor.ConnectionOptions()
-    connection = reactor.Connection(loop, Handler(), options=options, ledger=ledger)
+    environment = reactor.Environment(loop, ledger=ledger)
+    connection = reactor.Connection(environment, Handler())
     return {
         "reactor.Acceptor": (acceptor, "127.0.0.1"),
         "reactor.Channel": (channel, f"fd={ours.fileno()} events=READ"),
         "reactor.Connection": (connection, "CONNECTING"),
+        "reactor.Environment": (environment, "1234"),
         "reactor.Connector": (connector, "127.0.0.1"),
         "reactor.Ledger": (ledger, "1234"),
         "reactor.Reactor": (loop, "idle, 2 channels"),

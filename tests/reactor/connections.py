@@ -19,6 +19,7 @@ from reactor import (
     Connection,
     ConnectionOptions,
     ConnectionState,
+    Environment,
     Reactor,
     Watermark,
     WriteResult,
@@ -191,7 +192,7 @@ def make_ends(reactor: Reactor) -> Iterator[Make]:
     def make(*, buffer_size: int | None = None, started: bool = True, **options: Any) -> End:
         handler = Recorder()
         given = options.pop("options", None) or ConnectionOptions(**options)
-        connection = Connection(reactor, handler, options=given)
+        connection = Connection(Environment(reactor, given), handler)
         handler.connection = connection
         ours, peer = tcp_pair(buffer_size=buffer_size)
         end = End(reactor, connection, handler, peer, ours)

@@ -16,15 +16,16 @@ from reactor import (
     CloseCause,
     CloseReason,
     Connection,
-    ConnectionOptions,
     ConnectionState,
+    Environment,
     Lock,
     Pause,
     Reactor,
     Watermark,
     WriteResult,
 )
-from reactor.connection import LARGE_FRAME, TAKE_SIZE
+from reactor.connection import LARGE_FRAME
+from reactor.environment import TAKE_SIZE
 from reactor.ledger import READ_SIZE
 from tests.reactor.connections import MUCH, REACHABLE, SMALL_MARKS, Make, Recorder
 from tests.reactor.support import (
@@ -133,7 +134,7 @@ def test_it_sends_at_once_only_what_overtakes_nothing(make: Make) -> None:
     end.write(b"d")  # not flushed yet
     sent.append(end.connection.send_at_once(b"e"))
     end.until_received(size + 3)
-    end.connection.own.append(b"f")  # by a handler in hand
+    end.connection.append_own(b"f")  # by a handler in hand
     sent.append(end.connection.send_at_once(b"g"))
     end.connection.end()
     end.until_received(size + 4)
@@ -154,7 +155,7 @@ def test_nothing_is_waited_for_when_all_is_sent(make: Make) -> None:
 
 def test_writes_from_other_threads_keep_each_threads_order(reactor: Reactor) -> None:
     handler = Recorder()
-    connection = Connection(reactor, handler, options=ConnectionOptions())
+    connection = Connection(Environment(reactor), handler)
     handler.connection = connection
     ours, peer = tcp_pair()
     size, count, threads = 8, 300, 4
@@ -436,7 +437,7 @@ def test_close_sends_everything_and_then_fin(make: Make) -> None:
 
 def test_the_state_changes_before_close_returns_to_another_thread(reactor: Reactor) -> None:
     handler = Recorder()
-    connection = Connection(reactor, handler, options=ConnectionOptions())
+    connection = Connection(Environment(reactor), handler)
     handler.connection = connection
     ours, peer = tcp_pair()
     with LoopThread(reactor) as loop:
@@ -877,7 +878,7 @@ def test_what_a_handler_has_written_is_not_overtaken_while_it_is_taken(
     connection = end.connection
     if waits:
         end.write(waits)
-    connection.own += [b"handler's ", b"own, "]
+    connection.own = [b"handler's ", b"own, "]
     connection.lock = _Intruder(connection.lock, lambda: end.write(b"another's"))
     take(connection)
     end.until_received(len(waits) + 24)
@@ -921,7 +922,7 @@ def test_what_was_accepted_before_a_close_is_received(reactor: Reactor) -> None:
     """Four threads write while a fifth closes: each result that said so was true."""
     for round_ in range(5):
         handler = Recorder()
-        connection = Connection(reactor, handler, options=ConnectionOptions())
+        connection = Connection(Environment(reactor), handler)
         handler.connection = connection
         ours, peer = tcp_pair()
         accepted: list[list[bytes]] = [[] for _ in range(4)]
@@ -1101,7 +1102,7 @@ def test_frames_of_one_flush_arrive_in_order(
     end.until_received(5 * size)
     assert end.received == b"".join(frames)
     assert end.connection.pending == 0
-    assert end.connection._ledger.total == 0
+    assert end.connection._environment.ledger.total == 0
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000], ids=["joined", "in a vector"])
@@ -1150,4 +1151,4 @@ def test_ctrl_c_behind_a_send_leaves_nothing_in_flight(
         run_passes(end.reactor)
     end.connection.close()
     assert end.until_fin() == b"x" * 100 * count
-    assert (end.connection.pending, end.connection._ledger.total) == (0, 0)
+    assert (end.connection.pending, end.connection._environment.ledger.total) == (0, 0)

@@ -263,7 +263,7 @@ def test_reading_that_is_paused_because_of_a_reply_goes_on_when_that_is_sent(mak
     first.until_received(100)
     run_passes(first.reactor)
     assert not first.connection.paused
-    assert first.connection._ledger.total == 0
+    assert first.connection._environment.ledger.total == 0
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def test_nothing_that_is_sent_meanwhile_overtakes_a_reply(make: Make, how: str) 
             first.write(b"later")
             connection.flush()
         else:
-            connection.own.append(b"later")
+            connection.append_own(b"later")
             connection.end()
 
     second.handler.on_data = send

@@ -13,6 +13,7 @@ from reactor import (
     Connection,
     ConnectionOptions,
     ConnectionState,
+    Environment,
     PrefaceError,
     Reactor,
     TlsStream,
@@ -64,9 +65,8 @@ class Side:
         self.data = b""
         self.reasons: list[CloseReason] = []
         self.connection = Connection(
-            reactor,
+            Environment(reactor, ConnectionOptions(handshake_timeout=TIMEOUT)),
             self,
-            options=ConnectionOptions(handshake_timeout=TIMEOUT),
             preface=self.preface,
             tls=tls,
         )

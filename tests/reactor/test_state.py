@@ -38,7 +38,7 @@ def test_a_legal_event_moves(state: ConnectionState, event: ConnectionEvent) -> 
     machine = StateMachine(state)
 
     assert machine.accepts(event)
-    assert machine.handle(event) is TRANSITIONS[state][event]
+    assert machine.change_state(event) is TRANSITIONS[state][event]
     assert machine.state is TRANSITIONS[state][event]
 
 
@@ -50,7 +50,7 @@ def test_an_illegal_event_raises_and_changes_nothing(
 
     assert not machine.accepts(event)
     with pytest.raises(IllegalTransitionError) as caught:
-        machine.handle(event)
+        machine.change_state(event)
     assert machine.state is state
     assert (caught.value.state, caught.value.event) == (state, event)
     assert str(state) in str(caught.value)

@@ -14,6 +14,7 @@ from reactor import (
     Connection,
     ConnectionOptions,
     ConnectionState,
+    Environment,
     Reactor,
     TlsStream,
     TlsTruncationError,
@@ -318,9 +319,7 @@ class Served:
         self.reactor = reactor
         self.handler = Recorder(echo=echo)
         stream = TlsStream(peer_context(certificates, server_side=True), server_side=True)
-        self.connection = Connection(
-            reactor, self.handler, options=options or ConnectionOptions(), tls=stream
-        )
+        self.connection = Connection(Environment(reactor, options), self.handler, tls=stream)
         self.handler.connection = self.connection
         ours, theirs = tcp_pair(buffer_size=buffer_size)
         self.peer = TlsPeer(theirs, peer_context(certificates, version=version))

@@ -50,7 +50,7 @@ def check_counts(session: Session[Any], longest_frame: int) -> str | None:
         return f"{connection._in_flight} bytes are in flight, and nobody sends"
     if not 0 <= connection._own_taken <= len(connection.own):
         return f"{connection._own_taken} frames were taken of {len(connection.own)}"
-    options = connection._options
+    options = connection._environment.options
     # What handlers in hand return is let go over it, as far as the high watermark and one frame.
     most = options.output_limit + options.output.high + longest_frame
     if connection.pending > most:
@@ -97,7 +97,8 @@ def stuck(session: Session[Any]) -> str | None:
         found = _stuck_bytes(connection)
         if found is not None:
             return found
-    event = session._cancelled
+    extras = session._extras
+    event = None if extras is None else extras.cancelled
     if isinstance(event, SimulatedEvent) and event.awaited and session.cancelled:
         return "somebody waits to be told that nothing is wanted any more, and is not told"
     if state is ConnectionState.OPEN:
@@ -110,10 +111,9 @@ def stuck(session: Session[Any]) -> str | None:
 
 
 def _stuck_bytes(connection: Connection) -> str | None:
-    channel = connection._channel
     if connection._outbox and not connection._queue:
         return f"{connection.outbox_size} bytes wait in the outbox, and nobody will send them"
-    if connection._queue and not (channel is not None and channel.events & WRITE):
+    if connection._queue and not connection.events & WRITE:
         return f"{connection._queue.size} bytes wait for a socket that nobody watches"
     if len(connection.own) > connection._own_taken:
         return "a handler has written something, and nobody takes it"
@@ -122,13 +122,13 @@ def _stuck_bytes(connection: Connection) -> str | None:
 
 def _stuck_reading(session: Session[Any]) -> str | None:
     connection = session.connection
-    paused, channel = connection.paused, connection._channel
-    if paused & Pause.OUTPUT and connection.pending <= connection.output_low:
+    paused = connection.paused
+    if paused & Pause.OUTPUT and connection.pending <= connection.output.low:
         return "reading is paused for a peer that has read"
     waits = session._batch is not None or session._inbox or session._backlog
     if paused & Pause.WORK and not waits:
         return "reading is paused for work that is not there"
-    if not paused and not (channel is not None and channel.events & READ):
+    if not paused and not connection.events & READ:
         return "nothing pauses reading, and nobody reads"
     return None
 
@@ -139,7 +139,8 @@ def _stuck_ending(session: Session[Any]) -> str | None:
         return f"it is {connection.state}, and has no deadline"
     if len(session.timers):
         return f"it is {connection.state}, and {len(session.timers)} timers go on"
-    expectations = session._expectations
+    extras = session._extras
+    expectations = None if extras is None else extras.expectations
     keeper = None if expectations is None else expectations._keeper
     if keeper is not None and keeper._timeout.active:
         return f"it is {connection.state}, and its heartbeat goes on"

@@ -56,8 +56,18 @@ LOST_WAKE_UPS = (
         "self._waker.wake()",
         "pass",
     ),
-    _defect("write does not wake the loop", _CONNECTION + "write", "self._waker.wake()", "pass"),
-    _defect("close does not wake the loop", _CONNECTION + "_end", "self._waker.wake()", "pass"),
+    _defect(
+        "write does not wake the loop",
+        _CONNECTION + "write",
+        "self._environment.waker.wake()",
+        "pass",
+    ),
+    _defect(
+        "close does not wake the loop",
+        _CONNECTION + "_end",
+        "self._environment.waker.wake()",
+        "pass",
+    ),
     _defect(
         "write thinks for ever that a flush is posted",
         _CONNECTION + "_flush",
@@ -132,7 +142,10 @@ LOST_WAKE_UPS = (
     ),
     _defect("a broadcast does not wake the loop", _DELIVERY + "_deliver", "pool.wake()", "pass"),
     _defect(
-        "a codec that is set wakes nobody", _SESSION + "set_codec", "self._pool.wake()", "pass"
+        "a codec that is set wakes nobody",
+        _SESSION + "set_codec",
+        "self._service.pool.wake()",
+        "pass",
     ),
 )
 
@@ -220,14 +233,14 @@ DROPPED_WRITES = (
     _defect(
         "FIN overtakes the queue",
         _CONNECTION + "check_drained",
-        "if self._outbox or self._queue or self._machine",
-        "if self._outbox or self._machine",
+        "if self._outbox or self._queue or self.state",
+        "if self._outbox or self.state",
     ),
     _defect(
         "FIN overtakes the outbox",
         _CONNECTION + "check_drained",
-        "if self._outbox or self._queue or self._machine",
-        "if self._queue or self._machine",
+        "if self._outbox or self._queue or self.state",
+        "if self._queue or self.state",
     ),
     _defect(
         "a drain does not wait for handlers",
@@ -295,7 +308,7 @@ EARLY_ENDS = (
     _defect(
         "what was not handled is not told of",
         _SESSION + "_drop_waiting",
-        "self._unhandled += ",
+        "self._extra().unhandled += ",
         "0 + ",
     ),
     _defect(
@@ -314,7 +327,7 @@ EARLY_ENDS = (
 
 TIMERS_LEFT = (
     _defect(
-        "timers outlive their connection", _SESSION + "_end_timers", "self._timers.end()", "pass"
+        "timers outlive their connection", _SESSION + "_end_timers", "extras.timers.end()", "pass"
     ),
     _defect(
         "a heartbeat outlives its connection",
@@ -412,13 +425,13 @@ TIMERS_LEFT = (
     _defect(
         "a draining connection has no deadline",
         _CONNECTION + "_begin_drain",
-        'self._set_deadline(self._options.drain_timeout, "sending what was left")',
+        'self._set_deadline(self._environment.options.drain_timeout, "sending what was left")',
         "pass",
     ),
     _defect(
         "a lingering connection has no deadline",
         _CONNECTION + "check_drained",
-        "self._set_deadline(self._options.linger_timeout, None)",
+        "self._set_deadline(self._environment.options.linger_timeout, None)",
         "pass",
     ),
     _defect(
@@ -434,7 +447,7 @@ FOUND_BEFORE = (
     _defect(
         "what came too late is pending for ever",
         _CONNECTION + "end",
-        "if self._channel is None:",
+        "if self.fd < 0:",
         "if False:",
     ),
     _defect(
@@ -452,7 +465,7 @@ FOUND_BEFORE = (
     _defect(
         "bytes of a broken stream are not counted",
         _SESSION + "_report_broken",
-        "self._undecoded = size",
+        "self._extra().undecoded = size",
         "pass",
     ),
     _defect(
@@ -464,7 +477,7 @@ FOUND_BEFORE = (
     _defect(
         "a flush ends the draining before it has begun",
         _CONNECTION + "_begin_drain",
-        "if self._machine.state is _LINGERING:",
+        "if self.state is _LINGERING:",
         "if False:",
     ),
 )
@@ -538,7 +551,7 @@ OTHERS = (
     ),
     _defect(
         "the outbox's count forgets a handler's frames",
-        _CONNECTION + "_own_to_outbox",
+        _CONNECTION + "_to_outbox",
         "self.outbox_size += size",
         "pass",
     ),
@@ -563,7 +576,7 @@ OTHERS = (
     _defect(
         "what is handled stays charged",
         _SESSION + "finish",
-        "self._ledger.moved -= self._batch_held",
+        "self._service.ledger.moved -= self._batch_held",
         "pass",
     ),
     _defect(
@@ -581,13 +594,13 @@ OTHERS = (
     _defect(
         "what is sent stays charged",
         _CONNECTION + "_flush",
-        "self._ledger.moved -= charged",
+        "self._environment.ledger.moved -= charged",
         "pass",
     ),
     _defect(
         "what a lost connection has held stays charged",
         _CONNECTION + "_finish",
-        "self._ledger.move(-charged)",
+        "self._environment.ledger.move(-charged)",
         "pass",
     ),
     _defect(
@@ -618,8 +631,8 @@ OTHERS = (
     _defect(
         "a write over the limit is accepted",
         _CONNECTION + "write",
-        "if pending <= limit:\n                self._outbox",
-        "if True:\n                self._outbox",
+        "if pending <= limit:\n                if self._outbox",
+        "if True:\n                if self._outbox",
     ),
     _defect(
         "more messages wait than there is room for",
@@ -630,7 +643,7 @@ OTHERS = (
     _defect(
         "a worker does not stop for a peer that does not read",
         _SESSION + "_handle_batch",
-        "self._interrupted or uncollected > connection.output_high",
+        "self._interrupted or uncollected > connection.output.high",
         "self._interrupted",
     ),
     _defect(
@@ -702,7 +715,7 @@ OTHERS = (
     _defect(
         "an event for a descriptor that is another's by now",
         _REACTOR + "_pass",
-        "if mask and channel.born != this_pass:",
+        "if mask and not (new and fd in new):",
         "if mask:",
     ),
     _defect(
@@ -714,7 +727,7 @@ OTHERS = (
     _defect(
         "a descriptor is closed before it is unregistered",
         _CONNECTION + "_finish",
-        "self._reactor.unregister(self._channel)",
+        "self._reactor.unregister(self)",
         "pass",
     ),
     _defect(
@@ -744,7 +757,7 @@ OTHERS = (
     _defect(
         "waiting for a cancel is not ended",
         _SESSION + "_wake_waiting",
-        "self._cancelled.set()",
+        "event.set()",
         "pass",
     ),
 )

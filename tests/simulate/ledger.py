@@ -26,7 +26,6 @@ from reactor import (
     Connection,
     ConnectionEvent,
     ConnectionState,
-    StateMachine,
 )
 from reactor.testing import SimulatedSocket, SimulationError
 from reactor.testing.scheduler import Scheduler
@@ -165,38 +164,6 @@ class Timer:
         self.runs_left = min(self.runs_left, 1 if about_to_run else 0)
 
 
-class _AuditedState(StateMachine):
-    """Whoever writes the state is looked at: it may only move along the table."""
-
-    __slots__ = ("_state", "end")
-
-    def __init__(self, end: End) -> None:
-        self.end = end
-        self._state = ConnectionState.CONNECTING
-
-    @property
-    def state(self) -> ConnectionState:
-        return self._state
-
-    @state.setter
-    def state(self, state: ConnectionState) -> None:
-        if state not in TRANSITIONS[self._state].values():
-            self.end.broken(f"the state moves from {self._state} to {state}")
-        self._state = state
-        self.end.states.append(state)
-        if state is ConnectionState.OPEN:
-            self.end.ledger.check_room()
-        self.end.ledger.note(f"{self.end.name} is {state}")
-        if state is ConnectionState.LINGERING:
-            self.end.check_drained()
-
-    def handle(self, event: ConnectionEvent) -> ConnectionState:
-        sock = self.end.socket
-        if event is ConnectionEvent.PEER_FIN and sock is not None and not sock.ended:
-            self.end.broken("it has seen the peer's FIN before that has come")
-        return super().handle(event)
-
-
 class End:
     """One connection, as one side sees it."""
 
@@ -283,15 +250,42 @@ class Ledger:
         ledger = self
 
         class Watched(Connection):
-            __slots__ = ()
+            """Whoever writes the state is looked at: it may only move along the table."""
 
-            def __init__(self, reactor: Any, handler: Any, **arguments: Any) -> None:
-                super().__init__(reactor, handler, **arguments)
-                end = End(ledger, handler, self)
-                self._machine = _AuditedState(end)
+            __slots__ = ("_audited", "_side")
+
+            def __init__(self, environment: Any, handler: Any, **arguments: Any) -> None:
+                self._side = end = End(ledger, handler, self)
+                super().__init__(environment, handler, **arguments)
                 ledger.ends.append(end)
                 ledger._by_session[id(handler)] = end
                 scheduler.add_sleeper(end.look)
+
+            @property
+            def state(self) -> ConnectionState:
+                return self._audited
+
+            @state.setter
+            def state(self, state: ConnectionState) -> None:
+                if not hasattr(self, "_audited"):
+                    self._audited = state  # the first
+                    return
+                end = self._side
+                if state not in TRANSITIONS[self._audited].values():
+                    end.broken(f"the state moves from {self._audited} to {state}")
+                self._audited = state
+                end.states.append(state)
+                if state is ConnectionState.OPEN:
+                    end.ledger.check_room()
+                end.ledger.note(f"{end.name} is {state}")
+                if state is ConnectionState.LINGERING:
+                    end.check_drained()
+
+            def change_state(self, event: ConnectionEvent) -> ConnectionState:
+                sock = self._side.socket
+                if event is ConnectionEvent.PEER_FIN and sock is not None and not sock.ended:
+                    self._side.broken("it has seen the peer's FIN before that has come")
+                return super().change_state(event)
 
             def start(self, sock: Any) -> None:
                 ledger.end_with(self).socket = sock

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reactor import CloseReason, Connection, ConnectionOptions, Reactor
+from reactor import CloseReason, Connection, Environment, Reactor
 from tao import Heartbeat, Message
 from tao.expectations import Expectations
 from tests.support import ManualClock
@@ -19,7 +19,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.reactor = Reactor(clock=self.clock)
-        self.connection = Connection(self.reactor, self, options=ConnectionOptions())
+        self.connection = Connection(Environment(self.reactor), self)
         ours, self.peer = socket.socketpair()
         ours.setblocking(False)
         self.connection.start(ours)
