@@ -6,7 +6,9 @@ Owns the value that `on_close` is given. Immutable; any thread.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 __all__ = ["CloseCause", "CloseReason"]
 
@@ -28,6 +30,9 @@ class CloseCause(enum.Enum):
     """The error says how: the network, the protocol, or a handler that raised."""
     EXPIRED = "timed out"
     """The error says what took too long."""
+
+    # Members are single; Enum's own is written in Python.
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     def __str__(self) -> str:
         return self.value

@@ -65,15 +65,26 @@ HANDLED_PER_LOOK = 8
 """After so many handlers it is looked at the clock."""
 
 # Looking a member up in its class costs as much as a call before Python 3.12.
-_OPEN, _LINGERING, _CLOSED = (
+_CONNECTING, _OPEN, _DRAINING, _LINGERING, _CLOSED = (
+    ConnectionState.CONNECTING,
     ConnectionState.OPEN,
+    ConnectionState.DRAINING,
     ConnectionState.LINGERING,
     ConnectionState.CLOSED,
 )
+_CONNECTED, _PEER_FIN, _DRAINED = (
+    ConnectionEvent.CONNECTED,
+    ConnectionEvent.PEER_FIN,
+    ConnectionEvent.DRAINED,
+)
+_FAILED, _PEER_CLOSED = CloseCause.FAILED, CloseCause.PEER_CLOSED
 _ACCEPTED = WriteResult.ACCEPTED
-_SENDING = (_OPEN, ConnectionState.DRAINING)
+_SENDING = (_OPEN, _DRAINING)
 _OPENING = (ConnectionState.PREFACING, ConnectionState.HANDSHAKING)
 _READING_ELSE = (*_OPENING, _LINGERING)
+
+# How most ends are told of.
+_CLEAN = {cause: CloseReason(cause) for cause in CloseCause}
 
 # What a connection has for a queue until the kernel does not take all: most never need one of their own.
 # Never appended to.
@@ -95,7 +106,6 @@ class Connection(StateMachine):
     # What writers share with the loop is no class beside this one: with the outbox and `own` in an object
     # of their own, a write and its flush took 6 in 100 longer, and a connection was 7 in 100 larger.
     __slots__ = (
-        "_cause",
         "_charged",
         "_deadline",
         "_environment",
@@ -107,7 +117,6 @@ class Connection(StateMachine):
         "_opening",
         "_outbox",
         "_own_taken",
-        "_paused",
         "_queue",
         "_reactor",
         "_read_for",
@@ -115,6 +124,7 @@ class Connection(StateMachine):
         "_tls",
         "bytes_received",
         "bytes_sent",
+        "cause",
         "events",
         "fd",
         "frames_dropped",
@@ -125,6 +135,7 @@ class Connection(StateMachine):
         "output",
         "own",
         "own_size",
+        "paused",
         "reading_since",
     )
 
@@ -138,7 +149,7 @@ class Connection(StateMachine):
     ) -> None:
         # The state: under the lock, whoever reads to decide, or moves it. A bare read tells what it was a
         # moment ago.
-        super().__init__(ConnectionState.CONNECTING)
+        StateMachine.__init__(self, _CONNECTING)
         self._environment = environment
         self._reactor = reactor = environment.reactor
         self._intake = reactor.shared(Intake)
@@ -162,7 +173,8 @@ class Connection(StateMachine):
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
-        self._cause = CloseCause.FAILED
+        self.cause: CloseCause = _FAILED
+        """What set the end in motion; of no meaning before that. Written under the lock."""
         self._error: BaseException | None = None
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
@@ -174,7 +186,8 @@ class Connection(StateMachine):
         self.events: int = 0
         """What the loop waits for; see `loop.Watched`."""
         self._deadline: Timeout | None = None
-        self._paused = 0
+        self.paused: int = 0
+        """The reasons for which reading is paused, see `Pause`. Written on the loop's thread."""
         self.output: Watermark = environment.options.output
         """The watermark that holds at present; see `squeeze`. Written on the loop's thread."""
         self._read_for = 0.0  # seconds of reading, up to when it last stopped
@@ -196,12 +209,7 @@ class Connection(StateMachine):
     @property
     def undisturbed(self) -> bool:
         """Whether it is OPEN and reads: nothing calls for attention. The loop's thread."""
-        return self.state is _OPEN and not self._paused
-
-    @property
-    def cause(self) -> CloseCause:
-        """What set the end in motion; of no meaning before that. Any thread."""
-        return self._cause
+        return self.state is _OPEN and not self.paused
 
     @property
     def pending(self) -> int:
@@ -303,7 +311,7 @@ class Connection(StateMachine):
     def start(self, sock: socket.socket) -> None:
         """Take over a connected, non-blocking socket and begin. The loop's thread."""
         opening = self._opening
-        if not self._move(ConnectionEvent.CONNECTED if opening is None else opening.event):
+        if not self._move(_CONNECTED if opening is None else opening.event):
             sock.close()  # closed by another thread while it was connecting
             return
         self._socket = sock
@@ -332,7 +340,8 @@ class Connection(StateMachine):
             self._feed_opening(self._opening, data)
             return
         self._handler.handle_open()
-        self._update_interest()
+        if not self.undisturbed:
+            self._update_interest()
         if self._tls is not None:
             self._handle_ciphertext(self._tls, data)  # the session may hold some of the peer's
         elif data and self.state is _OPEN:
@@ -418,19 +427,19 @@ class Connection(StateMachine):
             # Copied out before anything else is called, for that may read into the same buffer.
             try:
                 tls = self._tls
-                if size and tls is None:
-                    self.last_received = self._reactor.pass_time
-                    self.bytes_received += size
+                if tls is None:
+                    if size:
+                        self.last_received = self._reactor.pass_time
+                        self.bytes_received += size
                     received = self._intake.received
                     if not received:
                         self._intake.begin()
                     received.append((self, buffer[:size].tobytes()))
                     if size > GATHERED_SIZE or len(received) >= GATHERED_READS:
                         self._intake.handle()
-                elif size and tls is not None:
+                elif size:
                     self._handle_ciphertext(tls, buffer[:size].tobytes())
                 else:
-                    self._intake.handle()  # likewise
                     self._handle_peer_fin()
             except Exception as error:
                 self._handle_defect(error)
@@ -673,7 +682,7 @@ class Connection(StateMachine):
         finally:  # also after Ctrl-C: nothing else would take them from the sums
             self._in_flight = 0
             self._environment.ledger.moved -= charged
-        if not done or self._paused or self.state is not _OPEN:
+        if not done or self.paused or self.state is not _OPEN:
             self._after_send()
 
     def _flush_in_steps(self) -> None:
@@ -766,7 +775,7 @@ class Connection(StateMachine):
         if pending > self.output.high:
             if self._environment.pause_on_output:
                 self.pause_reading(Pause.OUTPUT)
-        elif self._paused & Pause.OUTPUT and pending <= self.output.low:
+        elif self.paused & Pause.OUTPUT and pending <= self.output.low:
             self.resume_reading(Pause.OUTPUT)
             self._handler.handle_writable()
         self._update_interest()
@@ -800,19 +809,14 @@ class Connection(StateMachine):
     def pause_reading(self, why: int) -> None:
         """Read no more until `resume_reading` for the same reason. The loop's thread."""
         self._reactor.check_thread()
-        self._paused |= why
+        self.paused |= why
         self._update_interest()
 
     def resume_reading(self, why: int) -> None:
         """Withdraw a reason for not reading. The loop's thread."""
         self._reactor.check_thread()
-        self._paused &= ~why
+        self.paused &= ~why
         self._update_interest()
-
-    @property
-    def paused(self) -> int:
-        """The reasons for which reading is paused. The loop's thread."""
-        return self._paused
 
     def read_for(self) -> float:
         """Seconds for which it has been reading so far, pauses not counted. The loop's thread.
@@ -829,8 +833,8 @@ class Connection(StateMachine):
             return
         state = self.state
         events = 0
-        if state is ConnectionState.OPEN:
-            events = 0 if self._paused else READ
+        if state is _OPEN:
+            events = 0 if self.paused else READ
         elif state in _READING_ELSE:
             events = READ
         if self._queue and state is not _CLOSED:
@@ -840,7 +844,7 @@ class Connection(StateMachine):
                 self.reading_since = self._reactor.time()
             elif self.events & READ and not events & READ:
                 self._read_for += self._reactor.time() - self.reading_since
-            self._reactor.modify(self, events)
+            self._reactor.wait_for(self, events)
 
     # -- ending ----------------------------------------------------------------------------------
 
@@ -874,17 +878,17 @@ class Connection(StateMachine):
                 return False
             self._note(cause, error)
             state = self.change_state(event)
-        self._reactor.post(self._begin_drain if state is ConnectionState.DRAINING else self._reset)
+        self._reactor.post(self._begin_drain if state is _DRAINING else self._reset)
         self._environment.waker.wake()
         return True
 
     def _note(self, cause: CloseCause, error: BaseException | None) -> None:
         """Under the lock, before the state moves. The first cause stands, and the first error."""
-        if self.state in (ConnectionState.DRAINING, ConnectionState.LINGERING):
+        if self.state in (_DRAINING, _LINGERING):
             if self._error is None:
                 self._error = error
         else:
-            self._cause, self._error = cause, error
+            self.cause, self._error = cause, error
 
     def _leave(
         self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None
@@ -906,10 +910,10 @@ class Connection(StateMachine):
                 self._tls.feed_eof()
             except TlsTruncationError as truncation:
                 error = truncation
-        state = self._leave(ConnectionEvent.PEER_FIN, CloseCause.PEER_CLOSED, error)
+        state = self._leave(_PEER_FIN, _PEER_CLOSED, error)
         if state is None:
             return
-        if state is ConnectionState.DRAINING:
+        if state is _DRAINING:
             self._begin_drain()
         else:
             self._finish()
@@ -919,20 +923,20 @@ class Connection(StateMachine):
             # Between the call and now, a flush has sent the last byte, and FIN behind it.
             self._handler.handle_draining()
             return
-        if self.state is not ConnectionState.DRAINING:
+        if self.state is not _DRAINING:
             return  # aborted between the call and now
         try:
             self._handler.handle_draining()
             self.check_drained()
         finally:
-            if self.state is ConnectionState.DRAINING:  # it takes a while
+            if self.state is _DRAINING:  # it takes a while
                 self._set_deadline(self._environment.options.drain_timeout, "sending what was left")
                 self._update_interest()
 
     def check_drained(self) -> None:
         """Send FIN, if this is the end: DRAINING, nothing under way, nothing queued. Loop's thread."""
         if (
-            self.state is not ConnectionState.DRAINING
+            self.state is not _DRAINING
             or self._in_flight  # a reply, which is about to be sent; then `_begin_drain` comes here
             or not self._handler.is_idle()
         ):
@@ -944,12 +948,12 @@ class Connection(StateMachine):
             self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
         with self.lock:
-            if self._outbox or self._queue or self.state is not ConnectionState.DRAINING:
+            if self._outbox or self._queue or self.state is not _DRAINING:
                 return
-            state = self.change_state(ConnectionEvent.DRAINED)
-            if self._tls is None and self._cause is CloseCause.PEER_CLOSED:
+            state = self.change_state(_DRAINED)
+            if self._tls is None and self.cause is _PEER_CLOSED:
                 # Its FIN came first, and nothing comes behind it: to close sends ours.
-                state = self.change_state(ConnectionEvent.PEER_FIN)
+                state = self.change_state(_PEER_FIN)
         if state is _CLOSED:
             self._finish()
             return
@@ -992,7 +996,7 @@ class Connection(StateMachine):
     def fail(self, error: BaseException) -> None:
         """End it now: it cannot go on. The loop's thread. Nothing if it is closed already."""
         self._reactor.check_thread()
-        if self._leave(ConnectionEvent.FAIL, CloseCause.FAILED, error) is not None:
+        if self._leave(ConnectionEvent.FAIL, _FAILED, error) is not None:
             self._finish()
 
     def _reset(self) -> None:
@@ -1002,26 +1006,30 @@ class Connection(StateMachine):
 
     def _finish(self) -> None:
         """The state is CLOSED; the one place where the descriptor is given up. Once."""
-        self._cancel_deadline()
+        if self._deadline is not None:
+            self._cancel_deadline()
         if self.fd >= 0:
-            self._reactor.unregister(self)
+            self._reactor.forget(self)
             self.fd = -1
         if self._socket is not None:
             self._socket.close()
         with self.lock:
             if self.own:
                 self._own_to_outbox()
-            unsent = self._queue.clear() + self.pending
+            unsent = self.pending
+            self._queue = _NOTHING_QUEUED
             if self._tls is not None:
                 self._tls.held = b""
             self._outbox = ()
             self.outbox_size = self._in_flight = 0
             charged, self._charged = self._charged, 0
         self._environment.ledger.move(-charged)
+        if self._error is None and not (unsent or self.frames_dropped):
+            reason = _CLEAN[self.cause]
+        else:
+            reason = CloseReason(self.cause, self._error, unsent, self.frames_dropped)
         try:
-            self._handler.handle_closed(
-                CloseReason(self._cause, self._error, unsent, self.frames_dropped)
-            )
+            self._handler.handle_closed(reason)
         except Exception:  # nobody else's affair: others may be in the midst of theirs
             logger.exception("handle_closed of %r failed", self)
 
@@ -1069,7 +1077,7 @@ class Intake:
         self._reactor = reactor
         self._monotonic = reactor.clock.monotonic
         self.received: list[tuple[Connection, bytes]] = []
-        """Appended to by the connections, after `begin` if it is empty."""
+        """Appended to by the connections, after `begin` if it is empty. No bytes: the peer's FIN."""
         # Each is counted as what its connection has in flight, and goes out before whatever is written
         # after it was returned.
         self._replies: deque[tuple[Connection, bytes]] = deque()
@@ -1092,6 +1100,9 @@ class Intake:
                     if connection.fd < 0:
                         continue  # another one's handler has found out that its peer is gone
                     try:
+                        if not data:
+                            connection._handle_peer_fin()
+                            continue
                         reply = connection._handler.handle_data(data)
                         if reply is None:
                             continue

@@ -26,6 +26,7 @@ class LockStripes:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
+        # A step of it is one of the interpreter's, whichever threads take one.
         self._turns = itertools.cycle(range(STRIPES))
         # Only appended to: of two threads that do so at once, one has made a lock for a later turn.
         self._locks: list[Lock] = []

@@ -671,7 +671,10 @@ class Reactor:
         """
         self._check()
         _check_events(events)
-        channel = self._watched_as(fileobj)
+        self.wait_for(self._watched_as(fileobj), events)
+
+    def wait_for(self, channel: Watched, events: int) -> None:
+        """As `modify`, of what is watched: it is not looked whether it is."""
         before = channel.events
         if before == events:
             return
@@ -692,7 +695,10 @@ class Reactor:
         Raises KeyError for what is not registered.
         """
         self._check()
-        channel = self._watched_as(fileobj)
+        self.forget(self._watched_as(fileobj))
+
+    def forget(self, channel: Watched) -> None:
+        """As `unregister`, of what is watched: it is not looked whether it is."""
         del self._watched[channel.fd]
         if channel.events:
             channel.events = 0
@@ -751,7 +757,9 @@ class Reactor:
     def _check(self) -> None:
         if self._closed or self.forked:
             self._check_process()
-        self.check_thread()
+        thread = self.thread
+        if thread and thread != threading.get_ident():
+            self.check_thread()
 
     def check_thread(self) -> None:
         """Raise WrongThreadError if the reactor belongs to another thread than the caller's. Any thread.

@@ -73,14 +73,20 @@ class Gate:
             acceptor.close()
 
     def refusal(
-        self, address: SocketAddress, proxies: TrustedProxies | None, connections: int, now: float
+        self,
+        address: SocketAddress,
+        host: str,
+        proxies: TrustedProxies | None,
+        connections: int,
+        now: float,
     ) -> str | None:
         """Why who connects from there is not let in; None: it is. It counts as an attempt.
 
-        `proxies`: those that may come by the address that it came by; None if that is not for proxies.
+        `host` is what the limits count the address under. `proxies`: those that may come by the address
+        that it came by; None if that is not for proxies.
         """
         if proxies is None:
-            why = self._limits.refusal(host_of_peer(address), now)
+            why = self._limits.refusal(host, now)
         else:
             # The limits are the client's, of whom nothing is known yet.
             why = None if proxies.trusts(address) else "it is none of trusted_proxies"

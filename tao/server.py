@@ -499,18 +499,18 @@ class Server:
         """The loop's thread."""
         service = self._service
         assert service is not None
-        now = service.reactor.pass_time
-        why = self._gate.refusal(address, listening.proxies, len(self._sessions), now)
+        now, proxies = service.reactor.pass_time, listening.proxies
+        # Behind a proxy the client's, of whom nothing is known yet.
+        host = host_of_peer(address) if proxies is None else ""
+        why = self._gate.refusal(address, host, proxies, len(self._sessions), now)
         if why is not None:
             self._gate.refuse(sock, address, local, why, now)
             return
-        # Behind a proxy the client's, of whom nothing is known yet.
-        host = host_of_peer(address) if listening.proxies is None else ""
         self._metrics.connections_total += 1
         net_id = next(self._net_ids)
         conn = ServerConn()
         reader = None
-        if listening.proxies is not None:
+        if proxies is not None:
             reader = ProxyHeaderReader(partial(self._handle_proxied, net_id))
         session: Session[ServerConn] = Session(
             conn,

@@ -73,6 +73,9 @@ R = TypeVar("R")
 # answers, and a server that stops owes them. After any other end, nothing that waits is begun.
 _SEEN_THROUGH = frozenset({CloseCause.PEER_CLOSED, CloseCause.STOPPED})
 
+# Looking a member up in its class costs as much as a call before Python 3.12.
+_OPEN, _DRAINING = ConnectionState.OPEN, ConnectionState.DRAINING
+
 _ENDING = (ConnectionState.DRAINING, ConnectionState.LINGERING, ConnectionState.CLOSED)
 
 # What a session has for its input until a frame comes in pieces: many never need one of their own.
@@ -287,7 +290,8 @@ class Session(Generic[C]):
     def _submit_one(self, entry: Entry[object], value: bytes, data: bytes) -> bool:
         """Give the one message in `data` to a worker; False if it is not as simple as that."""
         handler = entry.handler or self._on_message
-        if handler is None or not self.connection.undisturbed:
+        connection = self.connection
+        if handler is None or connection.paused or connection.state is not _OPEN:
             return False
         deserialize = entry.deserialize
         self.messages_in += 1
@@ -497,8 +501,12 @@ class Session(Generic[C]):
         if left:
             self._own_inbox()[:0] = batch[-left:]
             self._held += held_by(batch[-left:])
-        elif not (self._inbox or self._input.size or self._interrupted) and (
-            connection.undisturbed
+        elif not (
+            self._inbox
+            or self._input.size
+            or self._interrupted
+            or connection.paused
+            or connection.state is not _OPEN
         ):
             return  # the usual case: nothing has come in the meantime
         self._advance()
@@ -512,7 +520,7 @@ class Session(Generic[C]):
         self._interrupted = False
         if self.codec is not self._decoded_by:
             self._read_again()
-        if not self._sees_through:
+        if (self._inbox or self._backlog) and not self._sees_through:
             self._drop_waiting()
         if self._closed_with is not None:
             if self._inbox:
@@ -601,9 +609,7 @@ class Session(Generic[C]):
     def _sees_through(self) -> bool:
         """Whether what waits is still to be handled, and answered. Any thread; a moment old."""
         state = self.connection.state
-        return state is ConnectionState.OPEN or (
-            state is ConnectionState.DRAINING and self.connection.cause in _SEEN_THROUGH
-        )
+        return state is _OPEN or (state is _DRAINING and self.connection.cause in _SEEN_THROUGH)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way that may still write. The loop's thread."""
@@ -958,10 +964,7 @@ class Session(Generic[C]):
             timers.end()
         return timers
 
-    def _end_timers(self) -> None:
-        extras = self._extras
-        if extras is None:
-            return
+    def _end_timers(self, extras: SessionExtras) -> None:
         if extras.timers is not None:
             extras.timers.end()
         if extras.expectations is not None:
@@ -969,10 +972,12 @@ class Session(Generic[C]):
 
     def handle_draining(self) -> None:
         """The state is DRAINING."""
-        self._end_timers()
-        if self.cancelled:
-            self._wake_waiting()
-        self._advance()
+        if self._extras is not None:
+            self._end_timers(self._extras)
+            if self.cancelled:
+                self._wake_waiting()
+        if not self.is_idle():
+            self._advance()
 
     def handle_writable(self) -> None:
         """The peer has read."""
@@ -995,8 +1000,9 @@ class Session(Generic[C]):
             # There is no on_close for what was never open: somebody shall hear of it all the same.
             self._calls = True
             self._line_up(as_item(partial(self._tell, reason.error), is_owed=True))
-        self._end_timers()
-        self._wake_waiting()
+        if self._extras is not None:  # else nobody waits, or can begin to: the state has moved
+            self._end_timers(self._extras)
+            self._wake_waiting()
         # Not at once: `handle_data` may be under way below, where a reply could not be sent, and what
         # it has not decoded is still to be put where `_finish` counts it.
         self._reactor.post(self._advance)
@@ -1005,15 +1011,11 @@ class Session(Generic[C]):
         """Nothing of this connection runs any more. The loop's thread; once."""
         self._closed_with = None
         extras = self._extras
-        unhandled, undecoded = (0, 0) if extras is None else (extras.unhandled, extras.undecoded)
-        reason = CloseReason(
-            reason.cause,
-            reason.error,
-            reason.unsent,
-            reason.dropped,
-            unhandled,
-            self._input.size + undecoded,
-        )
+        if extras is not None:
+            undecoded = self._input.size + extras.undecoded
+            reason = replace(reason, unhandled=extras.unhandled, undecoded=undecoded)
+        elif self._input.size:
+            reason = replace(reason, undecoded=self._input.size)
         self._input = _NOTHING_KEPT
         self._held = 0
         self._charge()

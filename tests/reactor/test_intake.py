@@ -508,3 +508,53 @@ def test_it_is_one_for_a_loop_and_says_what_it_holds(reactor: Reactor) -> None:
     intake = reactor.shared(Intake)
     assert reactor.shared(Intake) is intake
     assert repr(intake) == "<Intake 0 reads, 0 replies>"
+
+
+# -- the peer's FIN ------------------------------------------------------------------------------
+
+
+def test_a_fin_does_not_have_others_handled_before_their_time(make: Make) -> None:
+    """It has its turn among what has been read: those behind it are read before it is dealt with."""
+    ends = some(make, 5)
+    seen: list[list[int]] = []
+    for end in ends:
+        end.handler.on_data = lambda _: seen.append([e.connection.bytes_received for e in ends])
+    send_to(ends[:2], b"abc")  # they are ready in this order
+    ends[2].peer.shutdown(socket.SHUT_WR)
+    send_to(ends[3:], b"abc")
+    one_pass(ends[0])
+    assert seen == [[3, 3, 0, 3, 3]] * 4
+    assert ends[2].connection.state is ConnectionState.CLOSED
+    assert ends[2].handler.reasons[0].cause is CloseCause.PEER_CLOSED
+
+
+def test_a_fin_counts_before_time_outs_fire(make: Make) -> None:
+    [end] = some(make, 1)
+    states: list[ConnectionState] = []
+    end.peer.shutdown(socket.SHUT_WR)
+    end.reactor.call_at(end.reactor.time() - 1.0, lambda: states.append(end.connection.state))
+    one_pass(end)
+    assert states == [ConnectionState.CLOSED]
+
+
+def test_a_fin_of_one_that_another_has_closed_meanwhile(make: Make) -> None:
+    first, second = some(make, 2)
+    first.handler.on_data = lambda _: second.connection.abort()
+    first.peer.sendall(b"abc")
+    second.peer.shutdown(socket.SHUT_WR)
+    run_passes(first.reactor)
+    assert [reason.cause for reason in second.handler.reasons] == [CloseCause.ABORTED]
+
+
+def test_a_fin_behind_what_ctrl_c_has_left(make: Make) -> None:
+    """It is read twice, and counts once."""
+    first, second = some(make, 2)
+    first.handler.on_data = interrupt
+    first.peer.sendall(b"abc")
+    second.peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(KeyboardInterrupt):
+        one_pass(first)
+    assert second.handler.reasons == []
+    run_passes(first.reactor)
+    assert [reason.cause for reason in second.handler.reasons] == [CloseCause.PEER_CLOSED]
+    assert second.connection.state is ConnectionState.CLOSED

@@ -296,8 +296,8 @@ EARLY_ENDS = (
     _defect(
         "what waits is dropped after a half-close",
         _SESSION + "_advance",
-        "if not self._sees_through:",
-        "if self.connection.state is not ConnectionState.OPEN:",
+        "and not self._sees_through:",
+        "and self.connection.state is not ConnectionState.OPEN:",
     ),
     _defect(
         "bytes that came too late are not told of",
@@ -336,10 +336,16 @@ TIMERS_LEFT = (
         "pass",
     ),
     _defect(
-        "timers go on while it drains", _SESSION + "handle_draining", "self._end_timers()", "pass"
+        "timers go on while it drains",
+        _SESSION + "handle_draining",
+        "self._end_timers(self._extras)",
+        "pass",
     ),
     _defect(
-        "timers go on after an abort", _SESSION + "handle_closed", "self._end_timers()", "pass"
+        "timers go on after an abort",
+        _SESSION + "handle_closed",
+        "self._end_timers(self._extras)",
+        "pass",
     ),
     _defect(
         "a deadline outlives its connection",
@@ -627,7 +633,12 @@ OTHERS = (
         "self.outbox_size -= dropped",
         "pass",
     ),
-    _defect("what is unsent is not told of", _CONNECTION + "_finish", "+ self.pending", ""),
+    _defect(
+        "what is unsent is not told of",
+        _CONNECTION + "_finish",
+        "unsent = self.pending",
+        "unsent = 0",
+    ),
     _defect(
         "a write over the limit is accepted",
         _CONNECTION + "write",
@@ -727,7 +738,7 @@ OTHERS = (
     _defect(
         "a descriptor is closed before it is unregistered",
         _CONNECTION + "_finish",
-        "self._reactor.unregister(self)",
+        "self._reactor.forget(self)",
         "pass",
     ),
     _defect(
@@ -746,9 +757,15 @@ OTHERS = (
         "pass",
     ),
     _defect(
+        "the peer's FIN is lost among what has been read",
+        _INTAKE + "handle",
+        "connection._handle_peer_fin()",
+        "pass",
+    ),
+    _defect(
         "a half-close is taken for the end",
         _CONNECTION + "_handle_peer_fin",
-        "if state is ConnectionState.DRAINING:\n            self._begin_drain()",
+        "if state is _DRAINING:\n            self._begin_drain()",
         "if False:\n            self._begin_drain()",
     ),
     _defect(

@@ -64,33 +64,33 @@ def add(gate: Gate, connections: int = 0) -> FakeAcceptor:
 
 def test_so_many_and_no_more() -> None:
     gate, _, _ = make_gate(2)
-    assert gate.refusal(PEER, None, 0, 0.0) is None
-    assert gate.refusal(PEER, None, 1, 0.0) is None
-    assert gate.refusal(PEER, None, 2, 0.0) == "max_connections (2) is reached"
+    assert gate.refusal(PEER, PEER[0], None, 0, 0.0) is None
+    assert gate.refusal(PEER, PEER[0], None, 1, 0.0) is None
+    assert gate.refusal(PEER, PEER[0], None, 2, 0.0) == "max_connections (2) is reached"
 
 
 def test_the_limits_of_the_address_come_first() -> None:
     gate, limits, _ = make_gate(1, per_address=1)
     limits.enter(PEER[0])
-    assert gate.refusal(PEER, None, 1, 0.0) == "max_connections_per_address (1) is reached"
-    assert gate.refusal(OTHER, None, 1, 0.0) == "max_connections (1) is reached"
+    assert gate.refusal(PEER, PEER[0], None, 1, 0.0) == "max_connections_per_address (1) is reached"
+    assert gate.refusal(OTHER, OTHER[0], None, 1, 0.0) == "max_connections (1) is reached"
 
 
 def test_an_attempt_counts_though_there_is_no_room() -> None:
     gate, _, _ = make_gate(1, rate=Rate(1, per=10.0))
-    assert gate.refusal(PEER, None, 1, 0.0) == "max_connections (1) is reached"
-    why = gate.refusal(PEER, None, 0, 5.0)
+    assert gate.refusal(PEER, PEER[0], None, 1, 0.0) == "max_connections (1) is reached"
+    why = gate.refusal(PEER, PEER[0], None, 0, 5.0)
     assert why is not None and why.startswith("connection_rate")
-    assert gate.refusal(PEER, None, 0, 15.0) is None
+    assert gate.refusal(PEER, PEER[0], None, 0, 15.0) is None
 
 
 def test_a_proxy_is_asked_for_nothing_but_who_it_is() -> None:
     gate, limits, _ = make_gate(2, per_address=1)
     limits.enter(PEER[0])
     proxies = TrustedProxies([PEER[0]])
-    assert gate.refusal(PEER, proxies, 0, 0.0) is None
-    assert gate.refusal(PEER, proxies, 2, 0.0) == "max_connections (2) is reached"
-    assert gate.refusal(OTHER, proxies, 2, 0.0) == "it is none of trusted_proxies"
+    assert gate.refusal(PEER, "", proxies, 0, 0.0) is None
+    assert gate.refusal(PEER, "", proxies, 2, 0.0) == "max_connections (2) is reached"
+    assert gate.refusal(OTHER, "", proxies, 2, 0.0) == "it is none of trusted_proxies"
 
 
 @pytest.mark.parametrize("address", ["", "/run/x", b"\0x", None])
