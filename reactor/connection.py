@@ -370,7 +370,7 @@ class Connection(StateMachine):
         assert self._socket is not None
         assert self._opening is not None
         try:
-            size = self._socket.recv_into(self._environment.ledger.buffer)
+            data = self._socket.recv(self._environment.ledger.read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -379,12 +379,12 @@ class Connection(StateMachine):
             else:
                 self.fail(error)
             return
-        if not size:
+        if not data:
             self._handle_peer_fin()
             return
         self.last_received = self._reactor.pass_time
-        self.bytes_received += size
-        self._feed_opening(self._opening, self._environment.ledger.buffer[:size].tobytes())
+        self.bytes_received += len(data)
+        self._feed_opening(self._opening, data)
 
     # -- TLS, once it is open --------------------------------------------------------------------
 
@@ -412,10 +412,10 @@ class Connection(StateMachine):
         """The socket is ready. For the loop alone to call."""
         if ready == READ and self.state is _OPEN:
             # One frame for all of this, try blocks without cost: it is run for every segment.
-            sock, buffer = self._socket, self._environment.ledger.buffer
+            sock = self._socket
             assert sock is not None
             try:
-                size = sock.recv_into(buffer)
+                data = sock.recv(self._environment.ledger.read_size)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -424,7 +424,7 @@ class Connection(StateMachine):
                 finally:
                     self.fail(error)
                 return
-            # Copied out before anything else is called, for that may read into the same buffer.
+            size = len(data)
             try:
                 tls = self._tls
                 if tls is None:
@@ -434,11 +434,11 @@ class Connection(StateMachine):
                     received = self._intake.received
                     if not received:
                         self._intake.begin()
-                    received.append((self, buffer[:size].tobytes()))
+                    received.append((self, data))
                     if size > GATHERED_SIZE or len(received) >= GATHERED_READS:
                         self._intake.handle()
                 elif size:
-                    self._handle_ciphertext(tls, buffer[:size].tobytes())
+                    self._handle_ciphertext(tls, data)
                 else:
                     self._handle_peer_fin()
             except Exception as error:
@@ -971,7 +971,7 @@ class Connection(StateMachine):
     def _receive_nothing(self) -> None:
         assert self._socket is not None
         try:
-            ended = read_to_fin(self._socket, self._environment.ledger.buffer)
+            ended = read_to_fin(self._socket)
         except OSError as error:
             self.fail(error)
             return

@@ -14,17 +14,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from reactor.allocator import read_size
 from reactor.loop import Reactor
 
 __all__ = ["Ledger"]
 
-READ_SIZE = 262_144
-"""Bytes read from one connection in one pass, into a buffer that the loop's connections share. A
-`recv` of that size would have the allocator map and unmap memory for every call, at three quarters of
-an echo's rate; one of 64 KiB cost 4 in 100 more than reading into the buffer and copying out."""
-
 PRESSED_READ_SIZE = 4096
-"""The same while memory is short: each of a thousand may read once before it can be stopped."""
+"""Bytes for a read while memory is short: each of a thousand may read once before it can be stopped."""
 
 PRESSED_ROOM = 4
 """Messages that may wait on one connection meanwhile: of the smallest, that much could bring hundreds."""
@@ -42,15 +38,14 @@ class Ledger:
     __slots__ = (
         "_lock",
         "_on_pressure",
-        "_reactor",
         "_usual_room",
-        "buffer",
         "high",
         "limit",
         "low",
         "moved",
         "posted",
         "pressed",
+        "read_size",
         "room",
         "share",
         "write_limit",
@@ -74,7 +69,6 @@ class Ledger:
         """Bytes above which writing is refused to who holds more than a share."""
         self.share: int = self.limit // 4 // shares
         """Bytes that a connection may always hold."""
-        self._reactor = reactor
         self._lock = reactor.system.lock()
         self._on_pressure = on_pressure
         self.posted: int = 0
@@ -83,8 +77,8 @@ class Ledger:
         """What the loop has added and taken away; with `posted`, the sum. Written on the loop's thread."""
         self.pressed: bool = False
         """Whether `high` was passed and `low` not reached since. Written on the loop's thread."""
-        self.buffer: memoryview = reactor.receive_buffer(READ_SIZE)
-        """What the connections read into, one after the other. The loop's thread."""
+        self.read_size: int = read_size()
+        """Bytes that may be read from a connection in a pass. The loop's thread."""
         self.room: int = room
         """Messages that may wait on one connection. The loop's thread."""
         self._usual_room = room
@@ -114,14 +108,14 @@ class Ledger:
         """
         if not self.pressed and self._on_pressure:
             self.pressed = True
-            self.buffer = self._reactor.receive_buffer(PRESSED_READ_SIZE)
+            self.read_size = PRESSED_READ_SIZE
             self.room = min(self._usual_room, PRESSED_ROOM)
             self._on_pressure()
 
     def ease(self) -> None:
         """It is not too much any more. The loop's thread."""
         self.pressed = False
-        self.buffer = self._reactor.receive_buffer(READ_SIZE)
+        self.read_size = read_size()
         self.room = self._usual_room
 
     def refuses(self, size: int, held: int) -> bool:

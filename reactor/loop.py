@@ -205,7 +205,6 @@ class Reactor:
         # Descriptors registered in this pass, which get no event yet: what the pass has been told of
         # their numbers was of others.
         self._new: set[int] = set()
-        self._receive_buffers: dict[int, memoryview] = {}
         self._shared: dict[Callable[[Reactor], object], object] = {}
         self._expired: deque[Timeout] = deque()
         self._after_events: deque[Callable[[], object]] = deque()
@@ -712,14 +711,6 @@ class Reactor:
         if channel is None or (isinstance(fileobj, Channel) and fileobj is not channel):
             raise KeyError(f"{fileobj!r} is not registered; register it first, and once")
         return channel
-
-    def receive_buffer(self, size: int) -> memoryview:
-        """A buffer of that many bytes, the same for all who ask for that size: to be emptied before
-        the callback returns that has filled it."""
-        buffer = self._receive_buffers.get(size)
-        if buffer is None:
-            buffer = self._receive_buffers[size] = memoryview(bytearray(size))
-        return buffer
 
     def shared(self, kind: Callable[[Reactor], T]) -> T:
         """What `kind` makes for this reactor, the same for all who ask: what those on one loop have in

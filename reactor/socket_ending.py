@@ -15,6 +15,9 @@ __all__ = ["read_to_fin", "reset_on_close", "send_fin"]
 LINGER_READS = 16
 """Reads in one pass that only throw away what a closing connection's peer still sends."""
 
+LINGER_SIZE = 65_536
+"""Bytes of each."""
+
 RESET = struct.pack("ii", 1, 0)
 """struct linger: on, for no time; close() then sends a RST (socket(7), SO_LINGER)."""
 
@@ -33,14 +36,14 @@ def send_fin(sock: socket.socket) -> None:
         raise ConnectionResetError(errno.ECONNRESET, "the peer has reset the connection") from None
 
 
-def read_to_fin(sock: socket.socket, buffer: memoryview) -> bool:
+def read_to_fin(sock: socket.socket) -> bool:
     """Throw away what still comes; whether the peer's FIN was behind it. Raises OSError.
 
     To close with bytes unread would send RST and undo our last ones: RFC 1122, 4.2.2.13.
     """
     try:
         for _ in range(LINGER_READS):
-            if not sock.recv_into(buffer):
+            if not sock.recv(LINGER_SIZE):
                 return True
     except (BlockingIOError, InterruptedError):
         pass

@@ -24,9 +24,9 @@ from reactor import (
     Watermark,
     WriteResult,
 )
+from reactor.allocator import read_size
 from reactor.connection import LARGE_FRAME
 from reactor.environment import TAKE_SIZE
-from reactor.ledger import READ_SIZE
 from tests.reactor.connections import MUCH, REACHABLE, SMALL_MARKS, Make, Recorder
 from tests.reactor.support import (
     DEADLINE,
@@ -94,7 +94,7 @@ def test_one_read_a_pass_so_that_others_have_their_turn(make: Make) -> None:
         return sum(sizes) == sent
 
     end.until(read, "the last byte")
-    assert max(sizes) <= READ_SIZE
+    assert max(sizes) <= read_size()
     assert end.connection.bytes_received == sent
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 from reactor import Ledger, Reactor
+from reactor.allocator import read_size
+from reactor.ledger import PRESSED_READ_SIZE
 
 
 def test_the_marks_of_a_limit(reactor: Reactor) -> None:
@@ -39,15 +41,15 @@ def test_it_asks_for_help_above_the_high_mark_and_not_while_help_is_there(reacto
 
 def test_under_pressure_little_is_read_at_a_time(reactor: Reactor) -> None:
     ledger = Ledger(reactor, 8_000, on_pressure=lambda: None)
-    assert len(ledger.buffer) == 262_144
+    assert ledger.read_size == read_size()
     ledger.move(4_001)
     assert "pressed" in repr(ledger)
-    assert len(ledger.buffer) == 4_096
+    assert ledger.read_size == PRESSED_READ_SIZE < read_size()
     assert ledger.room < 256
     ledger.ease()
     assert not ledger.pressed
     assert ledger.room == 256
-    assert len(ledger.buffer) == 262_144
+    assert ledger.read_size == read_size()
 
 
 def test_above_the_write_limit_those_below_their_share_may_still_write(reactor: Reactor) -> None:

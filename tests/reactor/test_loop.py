@@ -1267,13 +1267,6 @@ def test_posts_of_many_threads_all_arrive_each_in_its_order(reactor: Reactor) ->
         assert [number for of, number in got if of == thread] == list(range(500))
 
 
-def test_a_receive_buffer_is_shared_by_size(reactor: Reactor) -> None:
-    first = reactor.receive_buffer(1_024)
-    assert len(first) == 1_024
-    assert reactor.receive_buffer(1_024) is first
-    assert reactor.receive_buffer(2_048) is not first
-
-
 # -- fork ----------------------------------------------------------------------------------------
 
 
