@@ -52,8 +52,9 @@ logger: logging.Logger = logging.getLogger("reactor")
 LARGE_FRAME = 4096
 """Bytes of a frame from which on a vector of them is cheaper than a copy."""
 
-GATHERED_SIZE = 4096
-"""Bytes up to which what was read is set aside, see `Intake`; more is handled at once."""
+GATHERED_SIZE = 131_072
+"""Bytes up to which what was read is set aside, see `Intake`; more is handled at once. With 4 KiB an inline
+echo of 8 KiB had 14 in 100 less, of 64 KiB 3."""
 
 GATHERED_READS = 32
 """So many such are handled together. With 16 an inline echo had 4 in 100 less, with 64 no more."""

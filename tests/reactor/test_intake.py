@@ -9,13 +9,21 @@ import pytest
 from reactor import CloseCause, Connection, ConnectionState, Pause, Reactor, Watermark
 from reactor.connection import (
     GATHERED_READS,
-    GATHERED_SIZE,
     HANDLED_PER_LOOK,
     REPLY_PATIENCE,
     Intake,
 )
 from tests.reactor.connections import MUCH, End, Make, Recorder
 from tests.reactor.support import DEADLINE, ManualClock, reset, run_passes
+
+
+LARGE = 4096
+"""Bytes above which what is read is handled at once; so much comes in one piece on any system."""
+
+
+@pytest.fixture(autouse=True)
+def _small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.connection.GATHERED_SIZE", LARGE)
 
 
 def some(make: Make, count: int, **options: object) -> list[End]:
@@ -120,11 +128,11 @@ def test_what_is_large_is_handled_at_once_and_behind_what_is_set_aside(make: Mak
     for end in ends:
         end.handler.on_data = lambda _: seen.append([e.connection.bytes_received > 0 for e in ends])
     ends[0].peer.sendall(b"a")
-    ends[1].peer.sendall(bytes(GATHERED_SIZE + 1))
+    ends[1].peer.sendall(bytes(LARGE + 1))
     ends[2].peer.sendall(b"c")
     one_pass(ends[0])
     assert seen == [[True, True, False], [True, True, False], [True, True, True]]
-    assert ends[1].handler.data == bytes(GATHERED_SIZE + 1)
+    assert ends[1].handler.data == bytes(LARGE + 1)
 
 
 def test_what_is_written_after_a_reply_was_returned_comes_after_it(make: Make) -> None:
@@ -297,7 +305,7 @@ def test_what_ctrl_c_has_left_comes_before_what_comes_then(interrupted: list[End
     reset(lost.peer)
     small.peer.sendall(b"defg")
     ended.peer.shutdown(socket.SHUT_WR)
-    large.peer.sendall(bytes(GATHERED_SIZE + 1))
+    large.peer.sendall(bytes(LARGE + 1))
     order: list[bytes] = []
     for end in interrupted:
         end.handler.on_data = lambda data: order.append(data[:3])
@@ -305,7 +313,7 @@ def test_what_ctrl_c_has_left_comes_before_what_comes_then(interrupted: list[End
     run_passes(small.reactor)
     assert order[:4] == [b"abc"] * 4
     assert small.handler.data == b"abcdefg"
-    assert large.handler.data == b"abc" + bytes(GATHERED_SIZE + 1)
+    assert large.handler.data == b"abc" + bytes(LARGE + 1)
     assert ended.handler.calls[:2] == lost.handler.calls[:2] == ["open", "data"]
     ended.until_closed()
     lost.until_closed()
@@ -399,9 +407,9 @@ def test_what_is_read_is_not_overwritten_by_what_a_closing_connection_reads(make
 
     closing.handler.on_data = close
     closing.peer.sendall(b"quit")
-    large.peer.sendall(b"y" * (GATHERED_SIZE + 1))
+    large.peer.sendall(b"y" * (LARGE + 1))
     large.until(lambda: large.handler.data)
-    assert large.handler.data == b"y" * (GATHERED_SIZE + 1)
+    assert large.handler.data == b"y" * (LARGE + 1)
     assert closing.until_fin() == b"bye"
 
 
@@ -413,7 +421,7 @@ def test_who_has_been_told_of_the_end_is_told_of_nothing_large_either(
     second.handler.reply = reply
     first.handler.on_data = lambda _: second.connection.fail(ConnectionResetError("gone"))
     first.peer.sendall(b"a")
-    second.peer.sendall(bytes(GATHERED_SIZE + 1))
+    second.peer.sendall(bytes(LARGE + 1))
     one_pass(first)
     run_passes(first.reactor)
     assert second.handler.calls == ["open", "closed"]
@@ -424,11 +432,11 @@ def test_ctrl_c_in_anothers_handler_loses_nothing_large(make: Make) -> None:
     first, second = some(make, 2)
     first.handler.on_data = interrupt
     first.peer.sendall(b"a")
-    second.peer.sendall(b"b" * (GATHERED_SIZE + 1))
+    second.peer.sendall(b"b" * (LARGE + 1))
     with pytest.raises(KeyboardInterrupt):
         one_pass(first)
     run_passes(first.reactor)
-    assert second.handler.data == b"b" * (GATHERED_SIZE + 1)
+    assert second.handler.data == b"b" * (LARGE + 1)
 
 
 def test_ctrl_c_in_anothers_handler_hides_no_reset(make: Make) -> None:
@@ -497,11 +505,11 @@ def test_a_handler_that_fails_twice_costs_nobody_else(make: Make) -> None:
 
     first.handler.on_data = first.handler.on_closed = fail
     first.peer.sendall(b"a")
-    second.peer.sendall(b"b" * (GATHERED_SIZE + 1))
+    second.peer.sendall(b"b" * (LARGE + 1))
     first.until_closed()
     run_passes(first.reactor)
     assert second.is_in(ConnectionState.OPEN)
-    assert second.handler.data == b"b" * (GATHERED_SIZE + 1)
+    assert second.handler.data == b"b" * (LARGE + 1)
 
 
 def test_it_is_one_for_a_loop_and_says_what_it_holds(reactor: Reactor) -> None:
