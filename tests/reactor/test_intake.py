@@ -16,7 +16,6 @@ from reactor.connection import (
 from tests.reactor.connections import MUCH, End, Make, Recorder
 from tests.reactor.support import DEADLINE, ManualClock, reset, run_passes
 
-
 LARGE = 4096
 """Bytes above which what is read is handled at once; so much comes in one piece on any system."""
 
