@@ -942,14 +942,14 @@ class Connection(StateMachine):
             or not self._handler.is_idle()
         ):
             return
-        if self._tls is not None and not (self._tls.closing or self._outbox or self._queue):
+        if self._tls is not None and not (self._tls.closing or self._outbox or self._queue.size):
             if self._tls.held:
                 return  # nothing is read any more: the deadline ends it, and counts it as unsent
             self._tls.close()
             self._send_raw(self._tls.take_ciphertext())  # comes back here when it is sent
             return
         with self.lock:
-            if self._outbox or self._queue or self.state is not _DRAINING:
+            if self._outbox or self._queue.size or self.state is not _DRAINING:
                 return
             state = self.change_state(_DRAINED)
             if self._tls is None and self.cause is _PEER_CLOSED:
@@ -1024,7 +1024,8 @@ class Connection(StateMachine):
             self._outbox = ()
             self.outbox_size = self._in_flight = 0
             charged, self._charged = self._charged, 0
-        self._environment.ledger.move(-charged)
+        if charged:
+            self._environment.ledger.move(-charged)
         if self._error is None and not (unsent or self.frames_dropped):
             reason = _CLEAN[self.cause]
         else:

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
 from reactor.allocator import keep_freed_memory
 from reactor.clock import Clock
@@ -205,7 +205,7 @@ class Reactor:
         # Descriptors registered in this pass, which get no event yet: what the pass has been told of
         # their numbers was of others.
         self._new: set[int] = set()
-        self._shared: dict[Callable[[Reactor], object], object] = {}
+        self._shared: dict[Callable[[Reactor], object], Any] = {}
         self._expired: deque[Timeout] = deque()
         self._after_events: deque[Callable[[], object]] = deque()
         self._at_stage_end: deque[Callable[[], object]] = deque()
@@ -715,12 +715,12 @@ class Reactor:
     def shared(self, kind: Callable[[Reactor], T]) -> T:
         """What `kind` makes for this reactor, the same for all who ask: what those on one loop have in
         common. Any thread."""
-        made = self._shared.get(kind)
+        made: T | None = self._shared.get(kind)
         if made is None:
-            made = self._shared.setdefault(
-                kind, kind(self)
-            )  # one step: of two, the first one's stays
-        return cast(T, made)
+            # One step: of two threads, the first one's stays.
+            made = self._shared.setdefault(kind, kind(self))
+        assert made is not None
+        return made
 
     # -- the rest --------------------------------------------------------------------------------
 

@@ -233,14 +233,14 @@ DROPPED_WRITES = (
     _defect(
         "FIN overtakes the queue",
         _CONNECTION + "check_drained",
-        "if self._outbox or self._queue or self.state",
+        "if self._outbox or self._queue.size or self.state",
         "if self._outbox or self.state",
     ),
     _defect(
         "FIN overtakes the outbox",
         _CONNECTION + "check_drained",
-        "if self._outbox or self._queue or self.state",
-        "if self._queue or self.state",
+        "if self._outbox or self._queue.size or self.state",
+        "if self._queue.size or self.state",
     ),
     _defect(
         "a drain does not wait for handlers",

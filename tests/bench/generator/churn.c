@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -43,6 +42,8 @@ static unsigned char *frame;
 static unsigned char received[RECEIVE_SIZE];
 
 static void begin(struct slot *slot);
+static bool send_frame(struct slot *slot);
+static void watch(struct slot *slot, int operation);
 
 static uint64_t index_of(const struct slot *slot)
 {
@@ -89,18 +90,25 @@ static void begin(struct slot *slot)
     slot->fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (slot->fd < 0)
         die(EXIT_NO_CONNECTION, "socket: %s", strerror(errno));
-    int on = 1;
-    setsockopt(slot->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     choose_source(slot->fd);
     if (connect(slot->fd, address->ai_addr, address->ai_addrlen) < 0 && errno != EINPROGRESS)
         die(EXIT_NO_CONNECTION, "cannot connect to %s port %s: %s", options.host, options.port,
             strerror(errno));
-    /* By edges: what is reported again would have to be asked for anew in each of the steps. */
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = slot};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, slot->fd, &event) < 0)
-        die(EXIT_NO_CONNECTION, "epoll_ctl: %s", strerror(errno));
     opened++;
     living++;
+    /* On loopback it is connected by now: to send at once spares a wait and an event. */
+    if (!send_frame(slot))
+        return;
+    watch(slot, EPOLL_CTL_ADD);
+}
+
+/* Wait for what comes; and for room, as long as the frame is not sent. */
+static void watch(struct slot *slot, int operation)
+{
+    bool whole = slot->sent == options.frame_size;
+    struct epoll_event event = {.events = whole ? EPOLLIN : EPOLLIN | EPOLLOUT, .data.ptr = slot};
+    if (epoll_ctl(epoll_fd, operation, slot->fd, &event) < 0)
+        die(EXIT_NO_CONNECTION, "epoll_ctl: %s", strerror(errno));
 }
 
 /* False when the connection was lost. */
@@ -137,27 +145,23 @@ static const char *check(struct slot *slot, size_t size)
 
 static void receive(struct slot *slot)
 {
-    for (;;) {
-        ssize_t size = recv(slot->fd, received, sizeof received, 0);
-        if (size < 0 && errno == EAGAIN)
-            return;
-        const char *wrong = NULL;
-        if (size < 0) {
-            wrong = strerror(errno);
-        } else if (size > 0) {
-            wrong = check(slot, (size_t)size);
-        } else if (slot->received == options.frame_size) {
-            count_reply(now(), slot->begun_at);
-            finish(slot);
-            return;
-        } else {
-            wrong = "the server closed the connection before it had replied";
-        }
-        if (wrong != NULL) {
-            fail(slot, wrong);
-            return;
-        }
+    ssize_t size = recv(slot->fd, received, sizeof received, 0);
+    if (size < 0 && errno == EAGAIN)
+        return;
+    const char *wrong = NULL;
+    if (size < 0) {
+        wrong = strerror(errno);
+    } else if (size > 0) {
+        wrong = check(slot, (size_t)size);
+    } else if (slot->received == options.frame_size) {
+        count_reply(now(), slot->begun_at);
+        finish(slot);
+        return;
+    } else {
+        wrong = "the server closed the connection before it had replied";
     }
+    if (wrong != NULL)
+        fail(slot, wrong);
 }
 
 static void run_until(uint64_t when)
@@ -169,8 +173,12 @@ static void run_until(uint64_t when)
             die(EXIT_NO_CONNECTION, "epoll_wait: %s", strerror(errno));
         for (int i = 0; i < count; i++) {
             struct slot *slot = events[i].data.ptr;
-            if (slot->sent < options.frame_size && !send_frame(slot))
-                continue;
+            if (slot->sent < options.frame_size) {
+                if (!send_frame(slot))
+                    continue;
+                if (slot->sent == options.frame_size)
+                    watch(slot, EPOLL_CTL_MOD);
+            }
             if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
                 receive(slot);
         }
