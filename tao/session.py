@@ -320,6 +320,7 @@ class Session(Generic[C]):
         if inbox is _NOTHING_WAITS:
             self._inbox = inbox = []
         connection, ledger = self.connection, self._service.ledger
+        high = connection.output.high
         replies: list[bytes] = []
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
@@ -356,11 +357,11 @@ class Session(Generic[C]):
                         break
                     if reply_frame is not None:
                         replies.append(reply_frame)
-                        self._written += len(reply_frame)
                         reply_frame = None
                     reply = handler(Context(message, self), conn)
                     if reply is not None:
                         reply_frame = codec.encode(reply)
+                        self._written += len(reply_frame)
                 except (Exception, SystemExit) as error:
                     if entry is None and ends_stream(error):
                         count -= 1
@@ -373,7 +374,7 @@ class Session(Generic[C]):
                     start, whole = end, True
                     break
                 start = end
-                if self._interrupted or self._written > connection.output.high:
+                if self._interrupted or self._written > high:
                     whole = True
                     break
         except Exception as error:
@@ -385,11 +386,11 @@ class Session(Generic[C]):
                 if reply_frame is not None:
                     replies.append(reply_frame)
                 connection.end()
-                self._written = 0
             else:
                 connection.own = ()
                 if reply_frame is not None:
                     connection.send(reply_frame)
+            self._written = 0
             inline = count - len(inbox)
             if inline:
                 self._service.metrics.handled += inline

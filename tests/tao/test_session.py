@@ -296,6 +296,28 @@ def test_close_after_many_writes_loses_nothing(inline: bool) -> None:
         assert reason.clean
 
 
+def test_inline_handlers_go_over_the_high_mark_by_one_reply_at_the_most() -> None:
+    """Replies that are about to be sent count, also the one that the last handler has returned."""
+    size, count = 900, 9
+    sent: list[int] = []
+
+    def handle(context: Context[bytes], conn: WriteCloser) -> Sample:
+        assert isinstance(conn, ServerConn)
+        sent.append(conn._session.connection.bytes_sent)
+        return Sample(1, bytes(size))
+
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, handle, inline=True)
+    options = ConnectionOptions(output=Watermark(500, 1000), output_limit=2000)
+    server = Server(registry=registry, options=options)
+    reply = frame(1, bytes(size))
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(1) * count)
+        assert peer.receive(count * len(reply)) == reply * count
+    # One is below the mark, two are above it: then they are sent.
+    assert sent == [index // 2 * 2 * len(reply) for index in range(count)]
+
+
 @pytest.mark.parametrize("where", ["pooled", "inline", "elsewhere"])
 @pytest.mark.parametrize("verb", ["close", "abort"])
 def test_a_write_after_the_end_is_refused(verb: str, where: str) -> None:
