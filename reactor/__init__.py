@@ -20,7 +20,7 @@ from reactor.errors import (
     WrongThreadError,
 )
 from reactor.ledger import Ledger
-from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics
+from reactor.loop import READ, WRITE, Channel, Host, Reactor, Statistics, Watched
 from reactor.pause import Pause
 from reactor.preface import Preface
 from reactor.socket_file import SocketFile
@@ -77,6 +77,7 @@ __all__ = [
     "TlsStream",
     "TlsTruncationError",
     "Waker",
+    "Watched",
     "Watermark",
     "WorkerPool",
     "WriteResult",

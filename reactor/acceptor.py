@@ -164,9 +164,10 @@ class Acceptor:
 
     With it goes `file`, the Unix socket's, if that is this acceptor's to remove.
 
-    `on_accept(sock, address)` gets a non-blocking socket. A spare descriptor is held back for the
-    moment in which the process has no other: with it the waiting client is accepted and told off by a
-    close, where it would hang otherwise.
+    `on_accept(sock, address)` gets a non-blocking socket; a `bare` one, if that is asked for, is of the
+    class in C that `socket.socket` is made of, without what that adds in Python. A spare descriptor is held
+    back for the moment in which the process has no other: with it the waiting client is accepted and told
+    off by a close, where it would hang otherwise.
     """
 
     def __init__(
@@ -176,10 +177,11 @@ class Acceptor:
         on_accept: Callable[[socket.socket, SocketAddress], object],
         *,
         file: SocketFile | None = None,
+        bare: bool = False,
     ) -> None:
         self._reactor = reactor
         self._socket = sock
-        self._accept = reactor.system.accepting(sock)
+        self._accept = reactor.system.accepting(sock, bare=bare)
         self._file = file
         self._on_accept = on_accept
         self._paused = False  # somebody has asked for it

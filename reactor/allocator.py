@@ -9,13 +9,13 @@ import mmap
 import sys
 from functools import cache
 
-__all__ = ["keep_freed_memory", "read_size"]
+__all__ = ["keep_freed_memory", "largest_read"]
 
 LARGE_READ = 262_144
-"""Bytes for a read where that costs nothing: then large messages come in one piece."""
+"""Bytes for the largest read where that costs nothing: then large messages come in one piece."""
 
 SMALL_READ = 65_536
-"""Bytes for a read elsewhere: what allocators mostly have at hand."""
+"""Bytes for the largest read elsewhere: what allocators mostly have at hand."""
 
 LARGEST_BLOCK = 8 << 20
 """Bytes: the largest value of `tao`'s default codec. To receive one has the effect by itself."""
@@ -38,8 +38,8 @@ def keep_freed_memory() -> None:
 
 
 @cache
-def read_size() -> int:
-    """Bytes that a read should ask for: so many are allocated, and what did not come is given back.
+def largest_read() -> int:
+    """Bytes that a read may ask for: so many are allocated, and what did not come is given back.
 
     Where the allocator maps a block of LARGE_READ anew each time, reading had a quarter of its rate with
     that. Whether it does, depends on the allocator, and on what the environment has told it: it is tried.

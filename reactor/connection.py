@@ -52,12 +52,23 @@ logger: logging.Logger = logging.getLogger("reactor")
 LARGE_FRAME = 4096
 """Bytes of a frame from which on a vector of them is cheaper than a copy."""
 
+FIRST_READ = 4096
+"""Bytes that a connection's first read asks for: enough for most requests, and as little as is read while
+memory is short."""
+
+SMALL_READS = 4
+"""After so many that have brought much less than was asked for, and none that has brought all, less is
+asked for."""
+
 GATHERED_SIZE = 131_072
 """Bytes up to which what was read is set aside, see `Intake`; more is handled at once. With 4 KiB an inline
 echo of 8 KiB had 14 in 100 less, of 64 KiB 3."""
 
 GATHERED_READS = 32
 """So many such are handled together. With 16 an inline echo had 4 in 100 less, with 64 no more."""
+
+LARGE_REPLY = 16_384
+"""Bytes above which a reply does not wait for the handlers of others: many such would be held at once."""
 
 REPLY_PATIENCE = 0.001
 """Seconds after which replies do not wait for the handlers of others any more."""
@@ -87,6 +98,8 @@ _READING_ELSE = (*_OPENING, _LINGERING)
 # How most ends are told of.
 _CLEAN = {cause: CloseReason(cause) for cause in CloseCause}
 
+_NOTHING_YET = (_FAILED, None)
+
 # What a connection has for a queue until the kernel does not take all: most never need one of their own.
 # Never appended to.
 _NOTHING_QUEUED: Final = SendQueue()
@@ -102,15 +115,14 @@ class Connection(StateMachine):
     """
 
     # Of these there may be many thousands, most of them idle: what is the same for all is in the
-    # environment, and what most never need is made when it is. With a machine, a channel, a lock and empty
-    # lists of its own, an idle connection of a server's took a third more.
+    # environment, and what most never need is made when it is. With a machine, a channel and empty lists
+    # of its own, an idle connection of a server's took a third more.
     # What writers share with the loop is no class beside this one: with the outbox and `own` in an object
     # of their own, a write and its flush took 6 in 100 longer, and a connection was 7 in 100 larger.
     __slots__ = (
         "_charged",
         "_deadline",
         "_environment",
-        "_error",
         "_flush_posted",
         "_handler",
         "_in_flight",
@@ -121,11 +133,13 @@ class Connection(StateMachine):
         "_queue",
         "_reactor",
         "_read_for",
+        "_read_size",
+        "_small_reads",
         "_socket",
         "_tls",
+        "_why",
         "bytes_received",
         "bytes_sent",
-        "cause",
         "events",
         "fd",
         "frames_dropped",
@@ -158,9 +172,11 @@ class Connection(StateMachine):
         self._opening = None if preface is None and tls is None else Opening(preface, tls)
         self._tls = tls  # the loop's thread
         self._handler = handler
-        self.lock: Lock = environment.locks.next()
-        """For what several threads write; other connections may have the same. The layer above may use it
-        too, for as short, and must not call in here while it holds it."""
+        # No other connection's: a finalizer that the collector runs in the midst of one's `write` may write
+        # to another.
+        self.lock: Lock = reactor.system.lock()
+        """For what several threads write. The layer above may use it too, for as short, and must not call
+        in here while it holds it."""
         # Under the lock, whoever reads to decide or writes.
         self._outbox: Frames = ()
         self.outbox_size: int = 0
@@ -168,15 +184,15 @@ class Connection(StateMachine):
         self._flush_posted = False
         self._charged = 0  # bytes: what the ledger has of us
         self.own: Frames = ()
-        """What the handlers in hand have written; empty when there are none. Whoever runs them has put a
-        list there, or leaves it to `append_own`. They append to it, without a lock; `collect` and `end` say
-        who takes from it."""
+        """What the handlers in hand have written; empty when there are none. They append to it, without a
+        lock, once `begin` or `append_own` has made a list of it; `collect` and `end` say who takes from
+        it."""
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
-        self.cause: CloseCause = _FAILED
-        """What set the end in motion; of no meaning before that. Written under the lock."""
-        self._error: BaseException | None = None
+        self._why: tuple[CloseCause, BaseException | None] = (
+            _NOTHING_YET  # it ends; written under the lock
+        )
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
         self._queue: SendQueue = _NOTHING_QUEUED  # `_enqueue` makes one of its own
@@ -192,6 +208,8 @@ class Connection(StateMachine):
         self.output: Watermark = environment.options.output
         """The watermark that holds at present; see `squeeze`. Written on the loop's thread."""
         self._read_for = 0.0  # seconds of reading, up to when it last stopped
+        self._read_size = FIRST_READ  # bytes that the next read asks for
+        self._small_reads = 0  # that brought much less, since one was full
         self.bytes_received: int = 0
         """As they came from the socket: with TLS, ciphertext. Written on the loop's thread."""
         self.bytes_sent: int = 0
@@ -206,6 +224,11 @@ class Connection(StateMachine):
         """Monotonic seconds at which the kernel last took a byte. Written on the loop's thread."""
 
     # -- what it is at the moment ----------------------------------------------------------------
+
+    @property
+    def cause(self) -> CloseCause:
+        """What set the end in motion; of no meaning before that. Any thread."""
+        return self._why[0]
 
     @property
     def undisturbed(self) -> bool:
@@ -301,7 +324,7 @@ class Connection(StateMachine):
         for count, frame in enumerate(self._outbox, 1):
             dropped += len(frame)
             if dropped >= size:
-                self._outbox = list(self._outbox[count:])
+                del cast("list[bytes]", self._outbox)[:count]  # in one step: there may be very many
                 self.outbox_size -= dropped
                 self.frames_dropped += count
                 return dropped
@@ -316,10 +339,11 @@ class Connection(StateMachine):
             sock.close()  # closed by another thread while it was connecting
             return
         self._socket = sock
-        self.fd = sock.fileno()
-        self.last_received = self.last_sent = self.reading_since = self._reactor.pass_time
-        self._reactor.watch(self, READ)
+        reactor = self._reactor
+        now = reactor.pass_time if reactor.running else reactor.time()
+        self.last_received = self.last_sent = self.reading_since = now
         try:
+            reactor.watch(self, sock.fileno(), READ)
             self._go_on(b"")
         except Exception as error:
             self._handle_defect(error)
@@ -371,7 +395,7 @@ class Connection(StateMachine):
         assert self._socket is not None
         assert self._opening is not None
         try:
-            data = self._socket.recv(self._environment.ledger.read_size)
+            data = self._socket.recv(FIRST_READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -416,7 +440,10 @@ class Connection(StateMachine):
             sock = self._socket
             assert sock is not None
             try:
-                data = sock.recv(self._environment.ledger.read_size)
+                asked = self._read_size
+                if asked != FIRST_READ and asked > self._environment.ledger.largest_read:
+                    asked = FIRST_READ  # memory is short
+                data = sock.recv(asked)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -427,6 +454,8 @@ class Connection(StateMachine):
                 return
             size = len(data)
             try:
+                if size >= asked or (asked != FIRST_READ and size * 16 < asked):
+                    self._adapt_read_size(full=size >= asked)
                 tls = self._tls
                 if tls is None:
                     if size:
@@ -462,6 +491,23 @@ class Connection(StateMachine):
         except Exception as error:
             self._handle_defect(error)
 
+    def _adapt_read_size(self, *, full: bool) -> None:
+        """Ask for as much as comes, and not for very much more. As much has come as was asked for, or less
+        than a sixteenth.
+
+        A block is allocated for what is asked for, and what is not needed of it is given back. If that were
+        nearly all, and what has come were kept, as messages are that wait: between thousands of such small
+        ones no room for a large one is left, and the process had many times the memory that they take.
+        """
+        if full:
+            self._small_reads = 0
+            self._read_size = min(self._read_size * 4, self._environment.ledger.largest_read)
+            return
+        self._small_reads += 1  # a single one may be the end of a large message
+        if self._small_reads == SMALL_READS:
+            self._small_reads = 0
+            self._read_size = max(self._read_size // 4, FIRST_READ)
+
     def _hand_up(self, data: bytes) -> None:
         reply = self._handler.handle_data(data)
         if reply is not None:
@@ -473,6 +519,16 @@ class Connection(StateMachine):
         self.fail(error)
 
     # -- the hot path: what the handlers in hand have written ------------------------------------
+
+    def begin(self) -> list[bytes]:
+        """Where the handlers that are about to be run write, and what is returned for them is put, until
+        `end`. The thread that runs them."""
+        own = self.own
+        if (
+            type(own) is not list
+        ):  # else Ctrl-C has ended those before, and what they wrote goes out, too
+            self.own = own = []
+        return own
 
     def append_own(self, frame: bytes) -> None:
         """Where one of the handlers in hand writes. The thread that runs them."""
@@ -565,8 +621,11 @@ class Connection(StateMachine):
             or self.state not in _SENDING
         ):
             with self.lock:
-                self._outbox = [data, *self._outbox] if first else [*self._outbox, data]
-                self.outbox_size += len(data)
+                if first and self._outbox:
+                    self._outbox.insert(0, data)
+                    self.outbox_size += len(data)
+                else:
+                    self._to_outbox([data])
             self.flush()
             return
         if self._tls is not None:
@@ -732,11 +791,12 @@ class Connection(StateMachine):
         while size < most or not count:
             size += len(outbox[count])
             count += 1
-        self._outbox = list(outbox[count:])
+        taken = outbox[:count]
+        del cast("list[bytes]", outbox)[:count]
         self._in_flight = size
         self.outbox_size -= size
         self._flush_posted = True
-        return outbox[:count]
+        return taken
 
     def _send_queue(self) -> bool:
         """Offer the queue to the kernel; True when it has taken all of it."""
@@ -886,10 +946,10 @@ class Connection(StateMachine):
     def _note(self, cause: CloseCause, error: BaseException | None) -> None:
         """Under the lock, before the state moves. The first cause stands, and the first error."""
         if self.state in (_DRAINING, _LINGERING):
-            if self._error is None:
-                self._error = error
+            if self._why[1] is None:
+                self._why = self._why[0], error
         else:
-            self.cause, self._error = cause, error
+            self._why = cause, error
 
     def _leave(
         self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None
@@ -1011,7 +1071,6 @@ class Connection(StateMachine):
             self._cancel_deadline()
         if self.fd >= 0:
             self._reactor.forget(self)
-            self.fd = -1
         if self._socket is not None:
             self._socket.close()
         with self.lock:
@@ -1026,10 +1085,11 @@ class Connection(StateMachine):
             charged, self._charged = self._charged, 0
         if charged:
             self._environment.ledger.move(-charged)
-        if self._error is None and not (unsent or self.frames_dropped):
-            reason = _CLEAN[self.cause]
+        cause, error = self._why
+        if error is None and not (unsent or self.frames_dropped):
+            reason = _CLEAN[cause]
         else:
-            reason = CloseReason(self.cause, self._error, unsent, self.frames_dropped)
+            reason = CloseReason(cause, error, unsent, self.frames_dropped)
         try:
             self._handler.handle_closed(reason)
         except Exception:  # nobody else's affair: others may be in the midst of theirs
@@ -1066,7 +1126,7 @@ class Intake:
 
     A pass reads from all that are ready, then hands up what has come, then sends what is returned for it.
     Each of the three goes faster by itself, for the interpreter need not warm up again behind every call of
-    the kernel: with 50 connections that was 6 in 100 of an inline echo. What is set aside is little, in
+    the kernel: with 50 connections that was 6 in 100 of an inline echo. What is set aside is bounded, in
     bytes and in number, and is handled before the pass's step 2 ends. The loop's thread.
     """
 
@@ -1111,8 +1171,10 @@ class Intake:
                         if connection.outbox_size:
                             connection.send(reply)
                         else:
-                            connection._in_flight = len(reply)
+                            connection._in_flight = size = len(reply)
                             replies.append((connection, reply))
+                            if size > LARGE_REPLY:
+                                self.send_replies()
                     except Exception as error:
                         connection._handle_defect(error)
                 del received[:taken]

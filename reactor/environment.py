@@ -10,7 +10,6 @@ from __future__ import annotations
 from reactor.connection_handler import LoopWaker
 from reactor.connection_options import ConnectionOptions
 from reactor.ledger import Ledger
-from reactor.lock_stripes import LockStripes
 from reactor.loop import Reactor
 
 __all__ = ["Environment"]
@@ -27,7 +26,6 @@ class Environment:
 
     __slots__ = (
         "ledger",
-        "locks",
         "options",
         "pause_on_output",
         "reactor",
@@ -56,8 +54,6 @@ class Environment:
         must go on."""
         self.ledger: Ledger = Ledger(reactor) if ledger is None else ledger
         """What they hold together. Any thread, as it says."""
-        self.locks: LockStripes = reactor.shared(LockStripes)
-        """Whose turn it is to be a connection's."""
         self.take_size: int = min(TAKE_SIZE, self.options.output_limit // 4)
         """Bytes for one send."""
 

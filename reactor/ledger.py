@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from reactor.allocator import read_size
+from reactor.allocator import largest_read
 from reactor.loop import Reactor
 
 __all__ = ["Ledger"]
@@ -40,12 +40,12 @@ class Ledger:
         "_on_pressure",
         "_usual_room",
         "high",
+        "largest_read",
         "limit",
         "low",
         "moved",
         "posted",
         "pressed",
-        "read_size",
         "room",
         "share",
         "write_limit",
@@ -77,7 +77,7 @@ class Ledger:
         """What the loop has added and taken away; with `posted`, the sum. Written on the loop's thread."""
         self.pressed: bool = False
         """Whether `high` was passed and `low` not reached since. Written on the loop's thread."""
-        self.read_size: int = read_size()
+        self.largest_read: int = largest_read()
         """Bytes that may be read from a connection in a pass. The loop's thread."""
         self.room: int = room
         """Messages that may wait on one connection. The loop's thread."""
@@ -108,14 +108,14 @@ class Ledger:
         """
         if not self.pressed and self._on_pressure:
             self.pressed = True
-            self.read_size = PRESSED_READ_SIZE
+            self.largest_read = PRESSED_READ_SIZE
             self.room = min(self._usual_room, PRESSED_ROOM)
             self._on_pressure()
 
     def ease(self) -> None:
         """It is not too much any more. The loop's thread."""
         self.pressed = False
-        self.read_size = read_size()
+        self.largest_read = largest_read()
         self.room = self._usual_room
 
     def refuses(self, size: int, held: int) -> bool:

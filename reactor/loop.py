@@ -101,11 +101,11 @@ FileDescriptorLike: TypeAlias = "int | HasFileno"
 class Watched(Protocol):
     """A descriptor, what is waited for, and what is called: a Channel, or who is its own.
 
-    Only the reactor writes `events`. The loop's thread.
+    The reactor alone writes the two. The loop's thread.
     """
 
     fd: int
-    """The descriptor's number."""
+    """The descriptor's number; -1: it is not watched."""
     events: int
     """READ, WRITE, both or 0: not waiting for anything."""
 
@@ -123,9 +123,9 @@ class Channel:
 
     __slots__ = ("callback", "events", "fd")
 
-    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
-        self.fd: int = fd
-        """The descriptor's number."""
+    def __init__(self, callback: Callable[[int], object]) -> None:
+        self.fd: int = -1
+        """The descriptor's number; -1 when it is not registered any more."""
         self.events: int = 0
         """READ, WRITE, both or 0: registered, but not waiting for anything."""
         self.callback: Callable[[int], object] = callback
@@ -640,23 +640,22 @@ class Reactor:
             raise ValueError(
                 f"{fileobj!r} is closed, or no descriptor at all ({fd}); register it while it is open"
             )
-        channel = Channel(fd, callback)
-        self.watch(channel, events)
+        channel = Channel(callback)
+        self.watch(channel, fd, events)
         return channel
 
-    def watch(self, channel: Watched, events: int) -> None:
-        """As `register`, for what is its own channel, and is called itself.
+    def watch(self, channel: Watched, fd: int, events: int) -> None:
+        """As `register`, for what is its own channel, and is called itself. If it raises, nothing is.
 
         A connection is: with a Channel, and a method bound for that, an idle one was a tenth larger.
         """
         self._check()
         _check_events(events)
-        fd = channel.fd
         if fd in self._watched:
             raise KeyError(f"descriptor {fd} is registered already; modify it instead")
         if events:
             self._poller.register(fd, events)
-        channel.events = events
+        channel.fd, channel.events = fd, events
         self._watched[fd] = channel
         if self._running:
             self._new.add(fd)
@@ -674,6 +673,7 @@ class Reactor:
 
     def wait_for(self, channel: Watched, events: int) -> None:
         """As `modify`, of what is watched: it is not looked whether it is."""
+        self._check()
         before = channel.events
         if before == events:
             return
@@ -698,10 +698,12 @@ class Reactor:
 
     def forget(self, channel: Watched) -> None:
         """As `unregister`, of what is watched: it is not looked whether it is."""
-        del self._watched[channel.fd]
+        self._check()
+        fd, channel.fd = channel.fd, -1
+        del self._watched[fd]
         if channel.events:
             channel.events = 0
-            self._poller.unregister(channel.fd)
+            self._poller.unregister(fd)
             if self.lent:
                 self.wake()  # nobody may wait for a descriptor that is about to be closed
 

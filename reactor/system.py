@@ -71,8 +71,8 @@ class System(Protocol):
         """A stream socket; it blocks, as new ones do."""
         ...
 
-    def accepting(self, listener: socket.socket) -> Accept:
-        """What accepts a connection that waits there, whenever it is called."""
+    def accepting(self, listener: socket.socket, *, bare: bool = False) -> Accept:
+        """What accepts a connection that waits there, whenever it is called; see `reactor.Acceptor`."""
         ...
 
     def open_spare(self) -> int | None:
@@ -140,17 +140,16 @@ class OperatingSystem:
         """A stream socket; it blocks, as new ones do. Raises OSError."""
         return socket.socket(family, socket.SOCK_STREAM)
 
-    def accepting(self, listener: socket.socket) -> Accept:
-        """`listener.accept`, but for its looking up family and type by name each time, and its making
-        an object with methods in Python: an eighth of what a connection costs that brings one message."""
+    def accepting(self, listener: socket.socket, *, bare: bool = False) -> Accept:
+        """`listener.accept`, but for its looking up family and type by name each time: a tenth of what a
+        connection costs that brings one message. A `bare` one saves 2 in 100 more, and 40 bytes."""
         # What `socket.socket.accept` is made of, in the C module; it is not a public name.
         accept_descriptor: Callable[[], tuple[int, SocketAddress]] | None
         accept_descriptor = getattr(listener, "_accept", None)
         if accept_descriptor is None or type(listener) is not socket.socket:
             return partial(_accept, listener.accept)
         family, kind, protocol = listener.family, listener.type, listener.proto
-        # What `socket.socket` is made of, which is all that a connection needs of it.
-        make = cast(Callable[..., socket.socket], socket.SocketType)
+        make = cast(Callable[..., socket.socket], socket.SocketType if bare else socket.socket)
 
         def accept() -> tuple[socket.socket, SocketAddress]:
             fd, address = accept_descriptor()

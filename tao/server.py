@@ -283,7 +283,7 @@ class Server:
         # Where all that comes by it has arrived, unless it listens everywhere.
         local = None if isinstance(bound, tuple) and bound[0] in ("0.0.0.0", "::") else bound
         accept = partial(self._handle_accepted, listening, local)
-        acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file)
+        acceptor = Acceptor(reactor, listening.sock, accept, file=listening.file, bare=True)
         self._gate.add(acceptor, len(self._sessions))
 
     def _run_on_loop(self, reactor: Reactor, function: Callable[[], T]) -> T:

@@ -205,16 +205,17 @@ class Session(Generic[C]):
             self._find = registry.find_open
         else:
             self._find = _find_nothing
-            self._extra().admission = Admission(registry, bucket)
+            self._need_extras().admission = Admission(registry, bucket)
 
-    def _extra(self) -> SessionExtras:
+    def _need_extras(self) -> SessionExtras:
         """What only some connections have. Any thread that does not hold the connection's lock."""
         extras = self._extras
         if extras is None:
+            made = SessionExtras()
             with self.connection.lock:
                 extras = self._extras
                 if extras is None:
-                    extras = self._extras = SessionExtras()
+                    extras = self._extras = made
         return extras
 
     # -- the hot path: decode, handle, reply ---------------------------------------------------------
@@ -321,14 +322,14 @@ class Session(Generic[C]):
             self._inbox = inbox = []
         connection, ledger = self.connection, self._service.ledger
         high = connection.output.high
-        replies: list[bytes] = []
+        replies: list[bytes] = []  # a worker's is no affair of ours: then no handler is run in here
         reply_frame = None  # what the last handler has returned: in line before the next one begins
         start = end = count = 0
         whole = False  # whether what is left over begins with a whole frame
         broken: BaseException | None = None
         alone = self._batch is None and not inbox
-        if alone:  # else there is a worker's list, or nobody runs in here
-            connection.own = replies
+        if alone:
+            replies = connection.begin()
             self.handler_thread = reactor.thread
         waiting = not alone
         try:
@@ -380,6 +381,10 @@ class Session(Generic[C]):
         except Exception as error:
             # The codec cannot go on. In its turn: what came before is handled and answered.
             broken = error
+        except BaseException as error:
+            # Ctrl-C in the codec, or between two steps in here. What has been begun is not begun again.
+            self._pass_on(error)
+            start, whole = end, True
         if alone:
             self.handler_thread = 0
             if replies:
@@ -433,7 +438,7 @@ class Session(Generic[C]):
     def _handle_batch(self, begun: float) -> float:
         batch, connection = self._batch, self.connection
         assert batch is not None
-        connection.own = replies = []
+        replies = connection.begin()
         conn, codec, service = self.conn, self._decoded_by, self._service
         pool, monotonic = service.pool, service.monotonic
         left = len(batch)
@@ -477,7 +482,9 @@ class Session(Generic[C]):
     def finish(self) -> None:
         """The batch has been handled. The loop's thread."""
         connection = self.connection
-        if connection.own:
+        if not connection.own:
+            connection.own = ()
+        else:
             late = connection.end()
             self._written = 0
             if late and self._closed_with is not None:
@@ -692,7 +699,7 @@ class Session(Generic[C]):
         """The end is one after which nothing more is begun, but for what the application is owed."""
         dropped = sum(item[0] not in NO_MESSAGE for item in self._inbox)
         if dropped:
-            self._extra().unhandled += dropped
+            self._need_extras().unhandled += dropped
         self._inbox[:] = [item for item in self._inbox if item[0] is owed]
         self._held = held_by(self._inbox)
         self._backlog = False
@@ -780,7 +787,7 @@ class Session(Generic[C]):
         return True
 
     def _admitting(self) -> Admission:
-        extras = self._extra()
+        extras = self._need_extras()
         if extras.admission is None:
             extras.admission = Admission(self._service.registry, None)
         return extras.admission
@@ -818,7 +825,7 @@ class Session(Generic[C]):
             if paused:
                 connection.resume_reading(Pause.MEMORY)
         elif not paused:
-            self._extra().starved_since = self._reactor.pass_time
+            self._need_extras().starved_since = self._reactor.pass_time
             connection.pause_reading(Pause.MEMORY)
         else:
             # The beginning of a frame that never gets its turn to come in whole would be held for ever:
@@ -826,7 +833,7 @@ class Session(Generic[C]):
             limit = self._service.options.frame_timeout
             if (
                 limit is not None
-                and self._reactor.pass_time - self._extra().starved_since > limit
+                and self._reactor.pass_time - self._need_extras().starved_since > limit
                 and self._batch is None
                 and not (self._inbox or self._backlog)
             ):
@@ -858,7 +865,7 @@ class Session(Generic[C]):
 
     def _report_broken(self, error: BaseException, size: int) -> None:
         """No other codec has been set meanwhile: so many bytes will never be a message. On a worker."""
-        self._extra().undecoded = size
+        self._need_extras().undecoded = size
         # One that has not been let in, behind a message that has ended the connection, would not even
         # have been read, had it come a moment later.
         if not isinstance(error, AdmissionError) or self._sees_through:
@@ -866,7 +873,7 @@ class Session(Generic[C]):
 
     def _report(self, error: BaseException, close: bool) -> None:
         """Tell the application, then close if that is the policy. On a worker."""
-        extras = self._extra()
+        extras = self._need_extras()
         extras.reported = error
         self._reactor.post(partial(self._service.metrics.count_error, error))
         refused = None
@@ -939,7 +946,7 @@ class Session(Generic[C]):
             self.close(CloseCause.REFUSED)
 
     def _expecting(self) -> Expectations:
-        extras = self._extra()
+        extras = self._need_extras()
         if extras.expectations is None:
             extras.expectations = Expectations(
                 self._reactor, self.connection, self._is_partial, self._expire
@@ -952,7 +959,7 @@ class Session(Generic[C]):
     @property
     def timers(self) -> ConnectionTimers:
         """What sets this connection's timers, and ends them. Any thread."""
-        extras = self._extra()
+        extras = self._need_extras()
         with self.connection.lock:
             timers = extras.timers
             if timers is not None:
@@ -1102,7 +1109,7 @@ class Session(Generic[C]):
 
     def call(self, message: Message, timeout: float | None, reply: type[R]) -> Future[R]:
         """Send a message; the future of its reply. See `ClientConn.call`."""
-        extras = self._extra()
+        extras = self._need_extras()
         with self.connection.lock:
             calls = extras.pending_calls
             if calls is None:
@@ -1154,7 +1161,9 @@ class Session(Generic[C]):
         """See `Conn.authenticate`."""
         if principal is None:
             raise ValueError("None stands for nobody: a principal must be something else")
-        self._extra().principal = principal
+        if self._reactor.forked:
+            raise self._reactor.fork_error()
+        self._need_extras().principal = principal
 
     def set_codec(self, codec: Codec) -> None:
         """See `Conn.set_codec`."""
@@ -1205,7 +1214,7 @@ class Session(Generic[C]):
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep until `cancelled`."""
-        extras = self._extra()
+        extras = self._need_extras()
         with self.connection.lock:
             event = extras.cancelled
             if event is None:

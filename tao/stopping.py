@@ -120,7 +120,12 @@ class Stopping:
         for session in list(self._sessions.values()):
             if session.abort(CloseCause.STOPPED, TimeoutError("the grace of stop() was over")):
                 self.aborted += 1
-        self._grace = self._reactor.call_later(STOP_MARGIN / 2, self._give_up)
+        self._grace = self._reactor.call_later(
+            # Behind what has been posted by then: it may say that the last one has ended.
+            STOP_MARGIN / 2,
+            self._reactor.post,
+            self._give_up,
+        )
 
     def _give_up(self) -> None:
         """Handlers that have not returned cannot be ended from outside. They are left behind."""

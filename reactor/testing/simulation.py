@@ -115,7 +115,7 @@ class Simulation:
         """One that blocks. Raises OSError, EMFILE."""
         return self.network.socket(family)
 
-    def accepting(self, listener: socket.socket) -> Accept:
+    def accepting(self, listener: socket.socket, *, bare: bool = False) -> Accept:
         """What accepts the connections of one of the simulation's own."""
 
         def accept() -> tuple[socket.socket, SocketAddress]:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from reactor import Reactor
-from tao import CloseReason, Context, MessageRegistry, Server, WriteCloser
+from tao import (
+    CloseReason,
+    Context,
+    MessageRegistry,
+    Server,
+    TypeLengthValueCodec,
+    WriteCloser,
+)
+from tao.codec import Frame
 from tests.support import LOCAL, Calls, Peer, Sample, as_bytes, frame
 
 
@@ -40,6 +49,54 @@ def test_ctrl_c_in_an_inline_handler_loses_nothing_else() -> None:
             received = peer.receive_to_end()
             [reason] = reasons.wait()
             assert received == frame(1, b"behind") or (received == b"" and not reason.clean)
+        finally:
+            peer.close()
+            server.stop()
+            reactor.stop()
+            thread.join()
+            reactor.close()
+
+
+class Interrupted(TypeLengthValueCodec):
+    """Ctrl-C comes while it looks for the frame behind the first."""
+
+    __slots__ = ("due",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due = True
+
+    def decode(self, data: bytes) -> Iterator[Frame]:
+        for index, one in enumerate(super().decode(data)):
+            if index == 1 and self.due:
+                self.due = False
+                raise KeyboardInterrupt
+            yield one
+
+
+def test_ctrl_c_in_a_codec_loses_nothing() -> None:
+    """What was handled is answered, what its handler has written is sent, and the rest is decoded later."""
+    registry = MessageRegistry()
+
+    def handle(context: Context[bytes], conn: WriteCloser) -> Sample:
+        conn.write(Sample(2, context.message))
+        return Sample(1, context.message)
+
+    registry.register(1, as_bytes, handle, inline=True)
+    reactor = Reactor()
+    server = Server(registry=registry, reactor=reactor, codec=Interrupted())
+    address = server.listen(LOCAL)
+    values = [b"first", b"second", b"third"]
+    with Peer(address) as peer:
+        peer.send(b"".join(frame(1, value) for value in values))
+        with pytest.raises(KeyboardInterrupt):
+            reactor.run()
+        thread = threading.Thread(target=reactor.run)
+        thread.start()
+        try:
+            for value in values:
+                assert peer.receive_frame() == (2, value)
+                assert peer.receive_frame() == (1, value)
         finally:
             peer.close()
             server.stop()

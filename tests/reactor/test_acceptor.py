@@ -84,6 +84,22 @@ def test_a_connection_is_handed_over(service: Service) -> None:
     assert sock.recv(10) == b"hello"
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_kind_of_socket_is_handed_over(reactor: Reactor, bare: bool) -> None:
+    accepted: list[socket.socket] = []
+    acceptor = Acceptor(
+        reactor, listen((HOST, 0)), lambda sock, address: accepted.append(sock), bare=bare
+    )
+    assert isinstance(acceptor.address, tuple)
+    with socket.create_connection(acceptor.address[:2]):
+        run_until(reactor, lambda: bool(accepted), "the connection")
+        [sock] = accepted
+        assert isinstance(sock, socket.SocketType)
+        assert isinstance(sock, socket.socket) is not bare
+        sock.close()
+    acceptor.close()
+
+
 def test_it_tells_where_it_listens(service: Service) -> None:
     address = service.acceptor.address
     assert isinstance(address, tuple)

@@ -49,7 +49,7 @@ def test_a_reactor_keeps_the_memory_of_large_blocks() -> None:
     assert faults("without") > pages / 2
 
 
-SIZE_OF_A_READ = "from reactor.allocator import read_size; print(read_size())"
+SIZE_OF_A_READ = "from reactor.allocator import largest_read; print(largest_read())"
 
 
 def size_of_a_read(**environment: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -18,15 +21,17 @@ from reactor import (
     Connection,
     ConnectionState,
     Environment,
+    ForkError,
     Lock,
     Pause,
     Reactor,
     Watermark,
     WriteResult,
 )
-from reactor.allocator import read_size
-from reactor.connection import LARGE_FRAME
+from reactor.allocator import largest_read
+from reactor.connection import FIRST_READ, LARGE_FRAME, SMALL_READS
 from reactor.environment import TAKE_SIZE
+from tests.forking import in_child, needs_fork
 from tests.reactor.connections import MUCH, REACHABLE, SMALL_MARKS, Make, Recorder
 from tests.reactor.support import (
     DEADLINE,
@@ -94,7 +99,7 @@ def test_one_read_a_pass_so_that_others_have_their_turn(make: Make) -> None:
         return sum(sizes) == sent
 
     end.until(read, "the last byte")
-    assert max(sizes) <= read_size()
+    assert max(sizes) <= largest_read()
     assert end.connection.bytes_received == sent
 
 
@@ -1152,3 +1157,114 @@ def test_ctrl_c_behind_a_send_leaves_nothing_in_flight(
     end.connection.close()
     assert end.until_fin() == b"x" * 100 * count
     assert (end.connection.pending, end.connection._environment.ledger.total) == (0, 0)
+
+
+# -- when the loop cannot have it ----------------------------------------------------------------
+
+
+def test_what_the_poller_refuses_is_closed_and_takes_nobody_elses_place(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """epoll_ctl(2): ENOSPC, for too many are watched by the user."""
+    refused, other = make(started=False), make(started=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(refused.reactor._poller, "__class__", _Full)
+        refused.start()
+    [reason] = refused.handler.reasons
+    assert isinstance(reason.error, OSError)
+    assert reason.cause is CloseCause.FAILED
+    assert refused.connection.fd == -1
+    assert refused.reactor.statistics().channels == 0
+
+    other.start()
+    refused.connection.abort()
+    run_passes(other.reactor)
+    other.peer.sendall(b"hello")
+    other.until(lambda: other.handler.data == b"hello", "the other one's data")
+
+
+class _Full(type(Reactor()._poller)):  # type: ignore[misc]
+    """Of the system's own kind, and there is no room in it."""
+
+    __slots__ = ()
+
+    def register(self, fd: int, events: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@needs_fork
+def test_a_child_does_not_make_the_parents_connection_deaf(make: Make) -> None:
+    """They share one epoll: what the child took out of it would be taken out for both."""
+    end = make()
+    connection = end.connection
+
+    def child() -> None:
+        for call in (
+            partial(connection.pause_reading, Pause.USER),
+            partial(connection.fail, ValueError("the child's own")),
+        ):
+            with pytest.raises(ForkError):
+                call()
+
+    assert in_child(child) == 0
+    end.peer.sendall(b"hello")
+    end.until(lambda: end.handler.data == b"hello", "the parent's data")
+
+
+# -- how much is asked for -----------------------------------------------------------------------
+
+
+class _Counting:
+    """A socket that notes what it is asked for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.asked: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        self.asked.append(size)
+        return self._sock.recv(size)
+
+
+def test_as_much_is_asked_for_as_comes(make: Make) -> None:
+    end = make()
+    assert end.ours is not None
+    sock = _Counting(end.ours)
+    end.connection._socket = sock  # type: ignore[assignment]
+
+    def receive(size: int) -> list[int]:
+        sock.asked.clear()
+        expected = len(end.handler.data) + size
+        end.peer.sendall(bytes(size))
+        end.until(lambda: len(end.handler.data) == expected, f"{size} bytes")
+        return list(sock.asked)
+
+    assert receive(100) == [FIRST_READ]
+    assert receive(1) == [FIRST_READ]
+    assert receive(100_000)[0] == FIRST_READ
+    asked = sock.asked[-1]
+    assert asked > FIRST_READ
+    assert receive(asked // 16) == [asked]  # not worth another size
+    less = [receive(1)[0] for _ in range(4 * SMALL_READS)]
+    assert less[0] == asked
+    assert less[-1] == FIRST_READ
+    assert less == sorted(less, reverse=True)
+    assert all(less.count(size) <= SMALL_READS for size in less if size != FIRST_READ)
+
+
+def test_little_is_asked_for_while_memory_is_short(reactor: Reactor, make: Make) -> None:
+    end = make()
+    assert end.ours is not None
+    sock = _Counting(end.ours)
+    end.connection._socket = sock  # type: ignore[assignment]
+    end.peer.sendall(bytes(100_000))
+    end.until(lambda: len(end.handler.data) == 100_000, "all of it")
+    assert sock.asked[-1] > FIRST_READ
+    end.connection._environment.ledger.largest_read = FIRST_READ
+    sock.asked.clear()
+    end.peer.sendall(bytes(100_000))
+    end.until(lambda: len(end.handler.data) == 200_000, "all of the rest")
+    assert max(sock.asked) == FIRST_READ

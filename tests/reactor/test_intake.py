@@ -10,13 +10,14 @@ from reactor import CloseCause, Connection, ConnectionState, Pause, Reactor, Wat
 from reactor.connection import (
     GATHERED_READS,
     HANDLED_PER_LOOK,
+    LARGE_REPLY,
     REPLY_PATIENCE,
     Intake,
 )
 from tests.reactor.connections import MUCH, End, Make, Recorder
 from tests.reactor.support import DEADLINE, ManualClock, reset, run_passes
 
-LARGE = 4096
+LARGE = 2048
 """Bytes above which what is read is handled at once; so much comes in one piece on any system."""
 
 
@@ -344,6 +345,7 @@ def test_ctrl_c_while_replies_are_sent_leaves_the_rest_to_the_next_pass(
     # The first one's reply is not taken whole, and what is done about that is interrupted.
     first.handler.on_data = lambda _: None
     first.handler.reply = bytes(MUCH)
+    monkeypatch.setattr("reactor.connection.LARGE_REPLY", MUCH)
     monkeypatch.setattr(Connection, "_after_send", interrupt)
     send_to([first, second, third], b"abc")
     with pytest.raises(KeyboardInterrupt):
@@ -565,3 +567,16 @@ def test_a_fin_behind_what_ctrl_c_has_left(make: Make) -> None:
     run_passes(first.reactor)
     assert [reason.cause for reason in second.handler.reasons] == [CloseCause.PEER_CLOSED]
     assert second.connection.state is ConnectionState.CLOSED
+
+
+def test_a_large_reply_does_not_wait_for_others(make: Make) -> None:
+    """They would all be held at once."""
+    ends = some(make, 3)
+    seen: list[list[int]] = []
+    for end in ends:
+        end.handler.reply = bytes(LARGE_REPLY + 1)
+        end.handler.on_data = lambda _: seen.append([e.connection.bytes_sent for e in ends])
+    send_to(ends, b"abc")
+    one_pass(ends[0])
+    sent = LARGE_REPLY + 1
+    assert seen == [[0, 0, 0], [sent, 0, 0], [sent, sent, 0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from reactor import Ledger, Reactor
-from reactor.allocator import read_size
+from reactor.allocator import largest_read
 from reactor.ledger import PRESSED_READ_SIZE
 
 
@@ -41,15 +41,15 @@ def test_it_asks_for_help_above_the_high_mark_and_not_while_help_is_there(reacto
 
 def test_under_pressure_little_is_read_at_a_time(reactor: Reactor) -> None:
     ledger = Ledger(reactor, 8_000, on_pressure=lambda: None)
-    assert ledger.read_size == read_size()
+    assert ledger.largest_read == largest_read()
     ledger.move(4_001)
     assert "pressed" in repr(ledger)
-    assert ledger.read_size == PRESSED_READ_SIZE < read_size()
+    assert ledger.largest_read == PRESSED_READ_SIZE < largest_read()
     assert ledger.room < 256
     ledger.ease()
     assert not ledger.pressed
     assert ledger.room == 256
-    assert ledger.read_size == read_size()
+    assert ledger.largest_read == largest_read()
 
 
 def test_above_the_write_limit_those_below_their_share_may_still_write(reactor: Reactor) -> None:

@@ -227,8 +227,8 @@ DROPPED_WRITES = (
     _defect(
         "a frame is lost where the outbox is cut",
         _CONNECTION + "_take_outbox",
-        "outbox[count:]",
-        "outbox[count + 1 :]",
+        "outbox)[:count]",
+        "outbox)[: count + 1]",
     ),
     _defect(
         "FIN overtakes the queue",
@@ -308,7 +308,7 @@ EARLY_ENDS = (
     _defect(
         "what was not handled is not told of",
         _SESSION + "_drop_waiting",
-        "self._extra().unhandled += ",
+        "self._need_extras().unhandled += ",
         "0 + ",
     ),
     _defect(
@@ -471,7 +471,7 @@ FOUND_BEFORE = (
     _defect(
         "bytes of a broken stream are not counted",
         _SESSION + "_report_broken",
-        "self._extra().undecoded = size",
+        "self._need_extras().undecoded = size",
         "pass",
     ),
     _defect(

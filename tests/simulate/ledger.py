@@ -249,7 +249,7 @@ class Ledger:
         """Note every connection that is made while the block runs, and look at it again and again."""
         ledger = self
 
-        class Watched(Connection):
+        class Audited(Connection):
             """Whoever writes the state is looked at: it may only move along the table."""
 
             __slots__ = ("_audited", "_side")
@@ -299,7 +299,7 @@ class Ledger:
                     ledger.end_with(self).broken("frames have made room, and are not counted")
                 return freed
 
-        with mock.patch("tao.session.Connection", Watched):
+        with mock.patch("tao.session.Connection", Audited):
             yield
 
     def end_of(self, conn: Any) -> End:

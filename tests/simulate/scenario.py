@@ -21,7 +21,6 @@ from typing import Any, Literal
 from unittest import mock
 
 import reactor.connection
-import reactor.lock_stripes
 import tao
 from reactor import (
     WRITE,
@@ -32,7 +31,6 @@ from reactor import (
     Watermark,
 )
 from reactor.connection import GATHERED_SIZE
-from reactor.lock_stripes import STRIPES
 from reactor.testing import Entry, Faults, SimulatedSocket, Simulation, SimulationError
 from tao import (
     Backoff,
@@ -118,7 +116,6 @@ _INTERRUPTIBLE = [
                 "acceptor",
                 "connection",
                 "connector",
-                "lock_stripes",
                 "loop",
                 "opening",
                 "socket_ending",
@@ -209,8 +206,6 @@ class Run:
         self.address: Any = None
         # Above this, what was read is handled at once, and the messages of a run are small.
         self._gathered_size = random.Random(f"gathered {seed}").choice([50, GATHERED_SIZE])
-        # A run has fewer connections than there are locks: else each would have its own.
-        self._stripes = random.Random(f"stripes {seed}").choice([1, 3, STRIPES])
 
     def _chance(self, probability: float) -> bool:
         return self.dice.random() < probability
@@ -751,8 +746,7 @@ class Run:
         simulation = self.simulation
         watching = self.ledger.watching(simulation.scheduler)
         small = mock.patch.object(reactor.connection, "GATHERED_SIZE", self._gathered_size)
-        few = mock.patch.object(reactor.lock_stripes, "STRIPES", self._stripes)
-        with _listening_for_defects() as defects, watching, small, few, simulation:
+        with _listening_for_defects() as defects, watching, small, simulation:
             self.address = self.server.listen(ADDRESS)
             yield
             self._stop_server()
@@ -803,9 +797,8 @@ class Run:
         if took > grace + STOP_MARGIN + 0.001:
             self.ledger.broken(f"stop({grace}) has taken {took:.3f} s")
         if not report.finished:
-            # Or did, when it was given up: to return in that very moment, or so shortly before that what
-            # comes after it cannot be done, is too late.
-            latest = begun + grace + STOP_MARGIN / 2 - 0.005
+            # Or did, when it was given up: to return in that very moment is too late.
+            latest = begun + grace + STOP_MARGIN / 2
             if not any(
                 end.running or end.ran_until >= latest
                 for end in self.ledger.ends

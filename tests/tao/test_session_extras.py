@@ -9,7 +9,7 @@ import pytest
 
 from tao import Context, Heartbeat, MessageRegistry, Server, ServerConn, WriteCloser
 from tao.session_extras import SessionExtras
-from tests.support import LOCAL, Peer, Sample, as_bytes, frame
+from tests.support import LOCAL, Peer, Sample, as_bytes, frame, wait_until
 
 
 def serve(
@@ -29,6 +29,28 @@ def serve(
         peer.send(frame(1, b"hello"))
         assert peer.receive(len(frame(1, b"hello"))) == frame(1, b"hello")
         return server.connections()[0]._session._extras
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "pooled"])
+@pytest.mark.parametrize("replies", [True, False], ids=["replies", "silent"])
+def test_one_that_is_idle_has_no_lists(inline: bool, replies: bool) -> None:
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, lambda context, conn: None, inline=inline)
+    registry.register(2, as_bytes, lambda context, conn: Sample(2), inline=inline)
+    server = Server(registry=registry, on_connect=lambda conn: True)
+    with server.running(LOCAL) as address, Peer(address) as peer:
+        peer.send(frame(2))
+        assert peer.receive_frame() == (2, b"")
+        peer.send(frame(2 if replies else 1))
+        [conn] = server.connections()
+        session = conn._session
+        connection = session.connection
+        assert wait_until(
+            lambda: (
+                server.metrics().handled == 2
+                and (connection.own, connection._outbox, session._inbox) == ((), (), [])
+            )
+        )
 
 
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "pooled"])
@@ -68,7 +90,7 @@ def test_threads_that_ask_at_once_get_the_same() -> None:
 
         def ask() -> None:
             begin.wait()
-            seen.append(conn._session._extra())
+            seen.append(conn._session._need_extras())
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -106,6 +107,9 @@ static void begin(struct slot *slot)
 static void watch(struct slot *slot, int operation)
 {
     bool whole = slot->sent == options.frame_size;
+    int on = 1;
+    if (!whole) /* else there is no second segment that could be held back */
+        setsockopt(slot->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct epoll_event event = {.events = whole ? EPOLLIN : EPOLLIN | EPOLLOUT, .data.ptr = slot};
     if (epoll_ctl(epoll_fd, operation, slot->fd, &event) < 0)
         die(EXIT_NO_CONNECTION, "epoll_ctl: %s", strerror(errno));
