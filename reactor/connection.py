@@ -56,7 +56,7 @@ FIRST_READ = 4096
 """Bytes that a connection's first read asks for: enough for most requests, and as little as is read while
 memory is short."""
 
-SMALL_READS = 4
+READS_TO_SHRINK = 4
 """After so many that have brought much less than was asked for, and none that has brought all, less is
 asked for."""
 
@@ -190,9 +190,8 @@ class Connection(StateMachine):
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
-        self._why: tuple[CloseCause, BaseException | None] = (
-            _NOTHING_YET  # it ends; written under the lock
-        )
+        # Why it ends, and what went wrong.
+        self._why: tuple[CloseCause, BaseException | None] = _NOTHING_YET
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
         self._queue: SendQueue = _NOTHING_QUEUED  # `_enqueue` makes one of its own
@@ -442,7 +441,7 @@ class Connection(StateMachine):
             try:
                 asked = self._read_size
                 if asked != FIRST_READ and asked > self._environment.ledger.largest_read:
-                    asked = FIRST_READ  # memory is short
+                    asked = self._environment.ledger.largest_read  # memory is short
                 data = sock.recv(asked)
             except (BlockingIOError, InterruptedError):
                 return
@@ -504,7 +503,7 @@ class Connection(StateMachine):
             self._read_size = min(self._read_size * 4, self._environment.ledger.largest_read)
             return
         self._small_reads += 1  # a single one may be the end of a large message
-        if self._small_reads == SMALL_READS:
+        if self._small_reads == READS_TO_SHRINK:
             self._small_reads = 0
             self._read_size = max(self._read_size // 4, FIRST_READ)
 
@@ -524,11 +523,11 @@ class Connection(StateMachine):
         """Where the handlers that are about to be run write, and what is returned for them is put, until
         `end`. The thread that runs them."""
         own = self.own
-        if (
-            type(own) is not list
-        ):  # else Ctrl-C has ended those before, and what they wrote goes out, too
-            self.own = own = []
-        return own
+        if type(own) is list:
+            return own  # Ctrl-C has ended those before: what they wrote goes out, too
+        begun: list[bytes] = []
+        self.own = begun
+        return begun
 
     def append_own(self, frame: bytes) -> None:
         """Where one of the handlers in hand writes. The thread that runs them."""

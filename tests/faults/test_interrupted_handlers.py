@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,6 +19,21 @@ from tao import (
 )
 from tao.codec import Frame
 from tests.support import LOCAL, Calls, Peer, Sample, as_bytes, frame
+
+
+@contextmanager
+def running_again(reactor: Reactor, server: Server, peer: Peer) -> Iterator[None]:
+    """The loop runs on while the block does; then all is closed."""
+    thread = threading.Thread(target=reactor.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        peer.close()
+        server.stop()
+        reactor.stop()
+        thread.join()
+        reactor.close()
 
 
 def test_ctrl_c_in_an_inline_handler_loses_nothing_else() -> None:
@@ -41,20 +57,12 @@ def test_ctrl_c_in_an_inline_handler_loses_nothing_else() -> None:
         peer.send(frame(1, b"before") + frame(1, b"Ctrl-C") + frame(1, b"behind"))
         with pytest.raises(KeyboardInterrupt):
             reactor.run()
-        thread = threading.Thread(target=reactor.run)
-        thread.start()
-        try:
+        with running_again(reactor, server, peer):
             assert peer.receive_frame() == (1, b"before")
             peer.finish_sending()
             received = peer.receive_to_end()
             [reason] = reasons.wait()
             assert received == frame(1, b"behind") or (received == b"" and not reason.clean)
-        finally:
-            peer.close()
-            server.stop()
-            reactor.stop()
-            thread.join()
-            reactor.close()
 
 
 class Interrupted(TypeLengthValueCodec):
@@ -91,15 +99,7 @@ def test_ctrl_c_in_a_codec_loses_nothing() -> None:
         peer.send(b"".join(frame(1, value) for value in values))
         with pytest.raises(KeyboardInterrupt):
             reactor.run()
-        thread = threading.Thread(target=reactor.run)
-        thread.start()
-        try:
+        with running_again(reactor, server, peer):
             for value in values:
                 assert peer.receive_frame() == (2, value)
                 assert peer.receive_frame() == (1, value)
-        finally:
-            peer.close()
-            server.stop()
-            reactor.stop()
-            thread.join()
-            reactor.close()

@@ -29,7 +29,7 @@ from reactor import (
     WriteResult,
 )
 from reactor.allocator import largest_read
-from reactor.connection import FIRST_READ, LARGE_FRAME, SMALL_READS
+from reactor.connection import FIRST_READ, LARGE_FRAME, READS_TO_SHRINK
 from reactor.environment import TAKE_SIZE
 from tests.forking import in_child, needs_fork
 from tests.reactor.connections import MUCH, REACHABLE, SMALL_MARKS, Make, Recorder
@@ -874,6 +874,22 @@ class _Intruder:
         self.release()
 
 
+def test_what_handlers_that_were_interrupted_have_written_goes_out_before_the_next_ones(
+    make: Make,
+) -> None:
+    end = make()
+    connection = end.connection
+    connection.begin().append(b"taken, ")
+    connection.append_own(b"left, ")
+    end.write(b"another's, ")  # takes what there is, and notes how much that is
+    connection.append_own(b"late, ")
+    connection.begin().append(b"next")  # Ctrl-C: nobody has called `end`
+    connection.end()
+    expected = b"taken, left, another's, late, next"
+    end.until_received(len(expected))
+    assert end.received == expected
+
+
 @pytest.mark.parametrize("waits", [b"", b"waiting, "], ids=["nothing waits", "something waits"])
 @pytest.mark.parametrize("take", [Connection.collect, Connection.end])
 def test_what_a_handler_has_written_is_not_overtaken_while_it_is_taken(
@@ -1248,11 +1264,11 @@ def test_as_much_is_asked_for_as_comes(make: Make) -> None:
     asked = sock.asked[-1]
     assert asked > FIRST_READ
     assert receive(asked // 16) == [asked]  # not worth another size
-    less = [receive(1)[0] for _ in range(4 * SMALL_READS)]
+    less = [receive(1)[0] for _ in range(4 * READS_TO_SHRINK)]
     assert less[0] == asked
     assert less[-1] == FIRST_READ
     assert less == sorted(less, reverse=True)
-    assert all(less.count(size) <= SMALL_READS for size in less if size != FIRST_READ)
+    assert all(less.count(size) <= READS_TO_SHRINK for size in less if size != FIRST_READ)
 
 
 def test_little_is_asked_for_while_memory_is_short(reactor: Reactor, make: Make) -> None:
