@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from reactor import Timeout, TimingWheel
-from reactor.timing_wheel import HORIZON
+from reactor.timing_wheel import HORIZON, SPARE_SLOTS
 
 # Where one level ends and the next begins, and its neighbours.
 BOUNDARIES = sorted(
@@ -241,6 +241,26 @@ def test_cancelling_after_a_move_to_a_finer_slot_clears_that_slot() -> None:
     assert wheel.next_tick() == 4_100
     timeout.cancel()
     assert wheel.next_tick() is None
+
+
+def _slots_of(wheel: TimingWheel) -> int:
+    return sum(isinstance(held, dict) for held in gc.get_referrers(wheel))
+
+
+@pytest.mark.parametrize("distance", [1, 4_000, 300_000])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_slots_that_are_not_needed_any_more_are_not_kept(distance: int, *, cancelled: bool) -> None:
+    """A loop with a time-out a millisecond has had one in each after four seconds."""
+    wheel = TimingWheel()
+    for tick in range(distance, 5_000 + distance):
+        timeout = _timeout()
+        wheel.add(timeout, tick)
+        if cancelled and tick % 2:
+            timeout.cancel()
+        wheel.advance(tick - distance + 1)
+    wheel.advance(5_000 + distance)
+    assert len(wheel) == 0
+    assert 0 < _slots_of(wheel) <= SPARE_SLOTS + 1  # and that for what is due at once
 
 
 class _Owner:
