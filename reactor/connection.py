@@ -42,7 +42,7 @@ from reactor.state import ConnectionEvent, ConnectionState, StateMachine
 from reactor.system import SocketAddress
 from reactor.timing_wheel import Timeout
 from reactor.tls import TlsStream, TlsTruncationError
-from reactor.waker import Lock
+from reactor.waker import Lock, give_back
 from reactor.write_result import WriteResult
 
 __all__ = ["Connection", "Intake"]
@@ -98,7 +98,7 @@ _READING_ELSE = (*_OPENING, _LINGERING)
 # How most ends are told of.
 _CLEAN = {cause: CloseReason(cause) for cause in CloseCause}
 
-_NOTHING_YET = (_FAILED, None)
+_NOTHING_YET = (_FAILED, None, False)
 
 # What a connection has for a queue until the kernel does not take all: most never need one of their own.
 # Never appended to.
@@ -190,8 +190,9 @@ class Connection(StateMachine):
         self._own_taken = 0  # under the lock: frames that have been taken from `own`
         self.own_size: int = 0
         """Bytes taken from `own`. Written under the lock."""
-        # Why it ends, and what went wrong.
-        self._why: tuple[CloseCause, BaseException | None] = _NOTHING_YET
+        # Why it ends, what went wrong, and whether that has been told. Under the lock; when it is CLOSED,
+        # the loop's thread.
+        self._why: tuple[CloseCause, BaseException | None, bool] = _NOTHING_YET
         # The loop's thread. `_in_flight` and the queue's size are read by writers too: a value that
         # is a moment old counts bytes that have just been sent, which errs on the safe side.
         self._queue: SendQueue = _NOTHING_QUEUED  # `_enqueue` makes one of its own
@@ -256,48 +257,58 @@ class Connection(StateMachine):
         lock, ledger = self.lock, self._environment.ledger
         limit = self._environment.options.output_limit
         own = 0
-        lock.acquire()  # as in `end`
         try:
-            if self.state is not _OPEN:
-                return WriteResult.CLOSED
-            if len(self.own) > self._own_taken:
-                # What a handler has written before this, wherever it runs, goes out before it.
-                own = self._own_to_outbox()
-                self._charged += own
-            pending = self.outbox_size + self._in_flight + self._queue.size + size
-            if drop_oldest and pending > limit:
-                pending -= self._drop_oldest(pending - limit)
-            if (
-                pending <= limit
-                and ledger.posted + ledger.moved + size > ledger.write_limit
-                and ledger.refuses(size, pending - size)
-            ):
-                limit = 0  # there is room for it here, but not in all
-            if pending <= limit:
-                if self._outbox:
-                    self._outbox.append(data)
+            lock.acquire()  # as in `end`
+            try:
+                if self.state is not _OPEN:
+                    return WriteResult.CLOSED
+                if len(self.own) > self._own_taken:
+                    # What a handler has written before this, wherever it runs, goes out before it.
+                    own = self._own_to_outbox()
+                    self._charged += own
+                pending = self.outbox_size + self._in_flight + self._queue.size + size
+                if drop_oldest and pending > limit:
+                    pending -= self._drop_oldest(pending - limit)
+                if (
+                    pending <= limit
+                    and ledger.posted + ledger.moved + size > ledger.write_limit
+                    and ledger.refuses(size, pending - size)
+                ):
+                    limit = 0  # there is room for it here, but not in all
+                if pending <= limit:
+                    if self._outbox:
+                        self._outbox.append(data)
+                    else:
+                        self._outbox = [data]
+                    self.outbox_size += size
+                    self._charged += size
+                posted = self._flush_posted
+                if self._outbox:  # else there is nothing to flush, and `flush` is what clears it
+                    self._flush_posted = True
                 else:
-                    self._outbox = [data]
-                self.outbox_size += size
-                self._charged += size
-            posted = self._flush_posted
-            if self._outbox:  # else there is nothing to flush, and `flush` is what clears it
-                self._flush_posted = True
-            else:
-                posted = True
-        finally:
-            lock.release()
-        if own:
-            ledger.post(own)
-        if post:
-            if pending <= limit:
-                ledger.post(size)
-            if not posted:
-                self._reactor.post(self.flush)
-                self._environment.waker.wake()
+                    posted = True
+            finally:
+                lock.release()
+            if own:
+                ledger.post(own)
+            if post:
+                if pending <= limit:
+                    ledger.post(size)
+                if not posted:
+                    self._reactor.post(self.flush)
+                    self._environment.waker.wake()
+        except BaseException:
+            self._recover()
+            raise
         if pending > limit:
             return WriteResult.FULL
         return _ACCEPTED if pending <= self.output.high else WriteResult.ABOVE_HIGH
+
+    def _recover(self) -> None:
+        """After Ctrl-C, at whatever step of a `write` or a flush: what is in line is sent all the same."""
+        give_back(self.lock)
+        self._reactor.post(self.flush)
+        self._environment.waker.wake()
 
     def _own_to_outbox(self) -> int:
         """How many bytes that is. Under the lock."""
@@ -555,7 +566,11 @@ class Connection(StateMachine):
     def end(self) -> int:
         """As `collect`, when they have written their last. How many bytes came too late: it is over."""
         lock = self.lock
-        lock.acquire()  # `with` costs twice as much, and this is run for every batch
+        try:
+            lock.acquire()  # `with` costs three times as much, and this is run for every batch
+        except BaseException:
+            self._recover()
+            raise
         try:
             frames: Sequence[bytes] = self.own
             self.own = ()
@@ -726,7 +741,11 @@ class Connection(StateMachine):
         # The usual case: all that there is, in one send. A broadcast from another thread took a quarter
         # more without it.
         lock = self.lock
-        lock.acquire()  # as in `end`
+        try:
+            lock.acquire()  # as in `end`
+        except BaseException:
+            self._recover()
+            raise
         try:
             frames, self._outbox = self._outbox, ()
             self._in_flight, self.outbox_size = self.outbox_size, 0
@@ -745,19 +764,15 @@ class Connection(StateMachine):
             self._after_send()
 
     def _flush_in_steps(self) -> None:
-        lock = self.lock
         more = True
         while self.state in _SENDING:
             if self._queue.size and not self._send_queue():
                 break
             if not more:
                 break  # what is written from here on is posted anew
-            lock.acquire()  # as in `end`
-            try:
+            with self.lock:
                 frames = self._take_outbox()
                 more = self._flush_posted
-            finally:
-                lock.release()
             if not frames:
                 break
             try:
@@ -931,24 +946,38 @@ class Connection(StateMachine):
     def _end(self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None) -> bool:
         if self._reactor.forked:
             raise self._reactor.fork_error()
-        with self.lock:
-            if not self.accepts(event):
-                if error is not None and self.state is not _CLOSED:
-                    self._note(cause, error)  # it is ending already, and this went wrong meanwhile
-                return False
-            self._note(cause, error)
-            state = self.change_state(event)
-        self._reactor.post(self._begin_drain if state is _DRAINING else self._reset)
-        self._environment.waker.wake()
+        try:
+            with self.lock:
+                if not self.accepts(event):
+                    if error is not None and self.state is not _CLOSED:
+                        self._note(cause, error)  # it is ending, and this went wrong meanwhile
+                    return False
+                self._note(cause, error)
+                # First, so that Ctrl-C between the two leaves no end that nobody follows.
+                self._reactor.post(self._follow_end)
+                self.change_state(event)
+            self._environment.waker.wake()
+        except BaseException:
+            self._environment.waker.wake()
+            raise
         return True
+
+    def _follow_end(self) -> None:
+        """Whoever has asked for the end has moved the state, or is just about to, under the lock."""
+        with self.lock:
+            state = self.state
+        if state in (_DRAINING, _LINGERING):
+            self._begin_drain()
+        elif state is _CLOSED and not self._why[2]:
+            self._reset()
 
     def _note(self, cause: CloseCause, error: BaseException | None) -> None:
         """Under the lock, before the state moves. The first cause stands, and the first error."""
         if self.state in (_DRAINING, _LINGERING):
             if self._why[1] is None:
-                self._why = self._why[0], error
+                self._why = self._why[0], error, False
         else:
-            self._why = cause, error
+            self._why = cause, error, False
 
     def _leave(
         self, event: ConnectionEvent, cause: CloseCause, error: BaseException | None
@@ -983,8 +1012,6 @@ class Connection(StateMachine):
             # Between the call and now, a flush has sent the last byte, and FIN behind it.
             self._handler.handle_draining()
             return
-        if self.state is not _DRAINING:
-            return  # aborted between the call and now
         try:
             self._handler.handle_draining()
             self.check_drained()
@@ -1084,7 +1111,8 @@ class Connection(StateMachine):
             charged, self._charged = self._charged, 0
         if charged:
             self._environment.ledger.move(-charged)
-        cause, error = self._why
+        cause, error, _ = self._why
+        self._why = cause, error, True
         if error is None and not (unsent or self.frames_dropped):
             reason = _CLEAN[cause]
         else:

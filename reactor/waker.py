@@ -1,6 +1,6 @@
 """The wake-up pipe: how another thread ends the loop's sleep.
 
-Contents: Lock, Pipe (what it needs of the two), Waker.
+Contents: Lock, Pipe (what it needs of the two), Waker, give_back.
 
 Owns a pipe, or a socket pair where the system cannot select on pipes (Windows). It carries no data:
 what is to be done stands in the loop's queue, the byte only says "look". Nothing here blocks, so
@@ -16,11 +16,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Protocol
 
-__all__ = ["Lock", "Pipe", "Waker"]
+__all__ = ["Lock", "Pipe", "Waker", "give_back"]
+
+LONGEST_HOLD = 0.5
+"""Seconds for which nobody holds a lock that `give_back` is for."""
 
 
 class Lock(Protocol):
@@ -46,6 +49,16 @@ class Lock(Protocol):
         traceback: TracebackType | None,
         /,
     ) -> None: ...
+
+
+def give_back(lock: Lock) -> None:
+    """After an exception: release the lock, if the exception has come between its `acquire` and the next
+    step, as Ctrl-C may. For a lock that is never held for long: whoever cannot get it has it himself.
+
+    `with` needs no such thing, but for a lock that is taken for every message it costs too much.
+    """
+    lock.acquire(timeout=LONGEST_HOLD)
+    lock.release()
 
 
 class Pipe(Protocol):
@@ -155,13 +168,16 @@ class Waker:
 
     def wake(self) -> None:
         """End the loop's sleep, or prevent it. Any thread, and signal handlers; never blocks."""
-        if self._armed.acquire(blocking=False):
-            try:
+        try:
+            if self._armed.acquire(blocking=False):
                 self._send(b"\0")
-            except BlockingIOError:
-                pass  # a full pipe is readable, which is all that is wanted
-            except OSError:
-                pass  # closed in the meantime: there is no loop left to wake
+        except OSError:
+            pass  # it is full, and so is readable; or closed, and there is no loop left to wake
+        except BaseException:
+            # Ctrl-C, and perhaps between the two: then nobody else would write the byte.
+            with suppress(OSError):
+                self._send(b"\0")
+            raise
 
     @contextmanager
     def woken_by_signals(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -179,19 +179,43 @@ class Delivery:
         return self._deliver(sessions, message, envelope.when_full)
 
     def _deliver(
-        self, sessions: Iterable[Session[ServerConn]], message: Message, when_full: WhenFull
+        self, sessions: Sequence[Session[ServerConn]], message: Message, when_full: WhenFull
     ) -> BroadcastReport:
-        # A hot path: all that does not differ from one receiver to the next is looked up before the loop.
         if when_full not in ("refuse", "drop_oldest", "close"):
             raise ValueError(f"when_full is 'refuse', 'drop_oldest' or 'close', not {when_full!r}")
+        frame = self._codec.encode(message)
+        unflushed: list[Connection] = []
+        try:
+            report = self._write_to(sessions, message, frame, when_full, unflushed)
+            self._flush(unflushed)
+        except BaseException:
+            # Ctrl-C, say: one of them may have been written to, and not be among those to be flushed.
+            self._flush([session.connection for session in sessions])
+            raise
+        return report
+
+    def _flush(self, connections: Sequence[Connection]) -> None:
+        if connections and self._reactor is not None and self._pool is not None:
+            self._reactor.post(partial(Connection.flush_all, connections))
+            self._pool.wake()
+
+    def _write_to(
+        self,
+        sessions: Sequence[Session[ServerConn]],
+        message: Message,
+        frame: bytes,
+        when_full: WhenFull,
+        unflushed: list[Connection],
+    ) -> BroadcastReport:
+        """`frame` is the message, as the server's codec has it. Into `unflushed` come those that are to be
+        flushed then."""
+        # A hot path: all that does not differ from one receiver to the next is looked up before the loop.
         codec = self._codec
-        frame = codec.encode(message)
-        reactor, pool = self._reactor, self._pool
+        reactor = self._reactor
         at_once = reactor is not None and reactor.in_loop_thread()
         drop_oldest = when_full == "drop_oldest"
         thread = threading.get_ident()
         refused = closed = sent = queued = 0
-        unflushed: list[Connection] = []
         try:
             for session in sessions:
                 connection = session.connection
@@ -227,12 +251,9 @@ class Delivery:
                 else:
                     refused += 1
         finally:
-            # Whatever else happens: what has been accepted is charged and sent.
+            # Whatever else happens: what has been accepted is charged.
             if queued and self._ledger is not None:
                 self._ledger.post(queued)
-            if unflushed and reactor is not None and pool is not None:
-                reactor.post(partial(Connection.flush_all, unflushed))
-                pool.wake()
         return BroadcastReport(sent, refused, closed)
 
     def __repr__(self) -> str:

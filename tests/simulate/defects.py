@@ -65,8 +65,8 @@ LOST_WAKE_UPS = (
     _defect(
         "close does not wake the loop",
         _CONNECTION + "_end",
-        "self._environment.waker.wake()",
-        "pass",
+        "self.change_state(event)\n            self._environment.waker.wake()",
+        "self.change_state(event)",
     ),
     _defect(
         "write thinks for ever that a flush is posted",
@@ -140,7 +140,9 @@ LOST_WAKE_UPS = (
         "self._reactor.wake()",
         "pass",
     ),
-    _defect("a broadcast does not wake the loop", _DELIVERY + "_deliver", "pool.wake()", "pass"),
+    _defect(
+        "a broadcast does not wake the loop", _DELIVERY + "_flush", "self._pool.wake()", "pass"
+    ),
     _defect(
         "a codec that is set wakes nobody",
         _SESSION + "set_codec",
@@ -467,6 +469,9 @@ FOUND_BEFORE = (
         _SESSION + "_advance",
         " and self._closed_with is None:",
         ":",
+        _SESSION + "handle_data",
+        " or self._interrupted:",
+        ":",
     ),
     _defect(
         "bytes of a broken stream are not counted",
@@ -642,8 +647,8 @@ OTHERS = (
     _defect(
         "a write over the limit is accepted",
         _CONNECTION + "write",
-        "if pending <= limit:\n                if self._outbox",
-        "if True:\n                if self._outbox",
+        "if pending <= limit:\n                    if self._outbox",
+        "if True:\n                    if self._outbox",
     ),
     _defect(
         "more messages wait than there is room for",
