@@ -128,6 +128,8 @@ def _stuck_reading(session: Session[Any]) -> str | None:
     waits = session._batch is not None or session._inbox or session._backlog
     if paused & Pause.WORK and not waits:
         return "reading is paused for work that is not there"
+    if paused & Pause.MEMORY and not session._service.ledger.pressed:
+        return "reading is paused for want of memory, and there is enough"
     if not paused and not connection.events & READ:
         return "nothing pauses reading, and nobody reads"
     return None

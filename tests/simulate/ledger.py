@@ -27,8 +27,8 @@ from reactor import (
     ConnectionEvent,
     ConnectionState,
 )
-from reactor.testing import SimulatedSocket, SimulationError
-from reactor.testing.scheduler import Scheduler
+from reactor.testing import SimulatedSocket, Simulation, SimulationError
+from reactor.testing.network import SimulatedPipe
 from tao.session import Session
 from tests.simulate.books import check_counts, stuck
 
@@ -79,6 +79,7 @@ class Do(enum.IntEnum):
     CLOSE_AND_SLEEP = enum.auto()
     SET_CODEC = enum.auto()
     CANCEL_TIMER = enum.auto()
+    TELL_ANOTHER = enum.auto()
 
 
 class Name(NamedTuple):
@@ -184,6 +185,7 @@ class End:
         self.running = False
         self.ran_until = 0.0  # when its last callback returned
         self.timers: list[Timer] = []
+        self.timers_over = False  # they had been called off when its last callback returned
         self.reply: Note | None = None  # what its last handler has returned
         self.numbers = itertools.count()
 
@@ -245,8 +247,9 @@ class Ledger:
     # -- what happens ----------------------------------------------------------------------------
 
     @contextmanager
-    def watching(self, scheduler: Scheduler) -> Iterator[None]:
-        """Note every connection that is made while the block runs, and look at it again and again."""
+    def watching(self, simulation: Simulation) -> Iterator[None]:
+        """Note every connection that is made while the block runs, and look at it again and again; and at
+        who wakes a loop."""
         ledger = self
 
         class Audited(Connection):
@@ -259,7 +262,7 @@ class Ledger:
                 super().__init__(environment, handler, **arguments)
                 ledger.ends.append(end)
                 ledger._by_session[id(handler)] = end
-                scheduler.add_sleeper(end.look)
+                simulation.scheduler.add_sleeper(end.look)
 
             @property
             def state(self) -> ConnectionState:
@@ -288,7 +291,7 @@ class Ledger:
                 return super().change_state(event)
 
             def start(self, sock: Any) -> None:
-                ledger.end_with(self).socket = sock
+                self._side.socket = sock
                 super().start(sock)
 
             def _drop_oldest(self, size: int) -> int:
@@ -296,19 +299,26 @@ class Ledger:
                 freed = super()._drop_oldest(size)
                 if len(self._outbox) + self.frames_dropped != frames:
                     # The ledger cannot tell: it does not know whom a broadcast has reached.
-                    ledger.end_with(self).broken("frames have made room, and are not counted")
+                    self._side.broken("frames have made room, and are not counted")
                 return freed
 
-        with mock.patch("tao.session.Connection", Audited):
+        send = SimulatedPipe.send
+
+        def audited_send(pipe: SimulatedPipe, data: bytes) -> int:
+            for loop in simulation.reactors:
+                if loop._waker_fd == pipe.fileno() and loop.in_loop_thread():
+                    ledger.broken("a loop wakes itself, in the midst of a pass")
+            return send(pipe, data)
+
+        with (
+            mock.patch("tao.session.Connection", Audited),
+            mock.patch.object(SimulatedPipe, "send", audited_send),
+        ):
             yield
 
     def end_of(self, conn: Any) -> End:
         """The one that a callback is about."""
         return self._by_session[id(conn._session)]
-
-    def end_with(self, connection: Connection) -> End:
-        """The one that is this connection's."""
-        return self._by_session[id(connection._handler)]
 
     @contextmanager
     def callback(self, conn: Any, what: str) -> Iterator[End]:
@@ -321,6 +331,8 @@ class Ledger:
             end.broken(f"{what} before on_connect")
         if end.running:
             end.broken(f"{what} while another callback runs")
+        if what == "timer" and end.timers_over:
+            end.broken("a timer runs, and the connection's have been called off")
         # On the loop, the reply of the one before is not yet counted when it is asked who may begin.
         most = end.session._service.options.connection.output.high + LONGEST_FRAME
         unread = end.session._uncollected
@@ -335,6 +347,10 @@ class Ledger:
         finally:
             end.running = False
             end.ran_until = self._time()
+            extras = end.session._extras
+            end.timers_over = (
+                extras is not None and extras.timers is not None and extras.timers._ended
+            )
 
     def writing(self, note: Note) -> None:
         """Somebody is about to write it."""
@@ -407,6 +423,9 @@ class Ledger:
             end.broken(f"{end.connection.pending} bytes are still pending when it is over")
         if len(end.session.timers):
             end.broken(f"{len(end.session.timers)} timers are left")
+        aborted = any(reason.cause is CloseCause.ABORTED for reason in end.reasons)
+        if aborted and end.socket is not None and end.socket._lingers:
+            end.broken("it was aborted, and its socket was closed as if in good order")
 
     def _check_sent(self, writer: object, ends: list[End], offline: int) -> None:
         """What `write` took, the kernel has got, once and in order; or the reasons speak of it."""

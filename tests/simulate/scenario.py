@@ -42,6 +42,7 @@ from tao import (
     MessageRegistry,
     NotRegisteredError,
     Server,
+    ServerConn,
     TypeLengthValueCodec,
     WouldBlockError,
     WriteCloser,
@@ -59,6 +60,7 @@ from tests.simulate.ledger import (
     UNHANDLED,
     UNKNOWN,
     Do,
+    End,
     Ledger,
     Name,
     Note,
@@ -95,6 +97,7 @@ _FOR_THE_LOOP = (
     Do.BROADCAST,
     Do.SET_CODEC,
     Do.CANCEL_TIMER,
+    Do.TELL_ANOTHER,
 )
 
 
@@ -188,6 +191,10 @@ class Run:
         self._broadcasts = self.dice.random() < 0.3
         # Many connections for few workers, who take their time and get in each other's way.
         self._crowded = self.dice.random() < 0.1
+        # Threads that write all the time to the same connection, beside its handlers, who do that too.
+        self._talkative = not self._crowded and self.dice.random() < 0.1
+        # Few connections, with little memory and much to be handled slowly.
+        self._flooded = not (self._crowded or self._talkative) and self.dice.random() < 0.1
         self.simulation = Simulation(seed, self._faults(), interruptible=_INTERRUPTIBLE)
         self.ledger = Ledger(self.simulation.note, lambda: self.simulation.time)
         self.final_reasons: dict[object, CloseReason] = {}
@@ -197,7 +204,7 @@ class Run:
         self._threads: list[threading.Thread] = []
         self._executors_of_clients = self.simulation.executor(4)
         self._shared_loop: Reactor | None = None
-        self._sleeps = self._crowded or self.dice.random() < 0.7
+        self._sleeps = self._crowded or self._talkative or self._flooded or self.dice.random() < 0.7
         self._in_step = self._crowded or self.dice.random() < 0.5
         self._close_on_error = self.dice.random() < 0.5
         self.options = self._options()
@@ -222,7 +229,7 @@ class Run:
 
         return Faults(
             switch=0.1 if self._crowded else dice.choice([0.02, 0.1, 0.3]),
-            interrupt=sometimes(0.05, 0.2),
+            interrupt=0.1 if self._talkative else sometimes(0.05, 0.2),
             slowness=sometimes(0.05),
             longest_pause=dice.choice([0.0002, 0.002, 0.02]),
             longest_delay=dice.choice([0.0, 0.001, 0.02]),
@@ -272,7 +279,7 @@ class Run:
     def _make_server(self) -> Server:
         dice = self.dice
         when_full: Literal["refuse", "wait"] = "wait" if self._chance(0.3) else "refuse"
-        self.ledger.max_connections = dice.choice([1, 2, 1000, 1000])
+        self.ledger.max_connections = 2 if self._flooded else dice.choice([1, 2, 1000, 1000])
         return Server(
             registry=self._registry(),
             on_connect=self._on_connect,
@@ -280,7 +287,7 @@ class Run:
             on_close=self._on_close,
             on_error=self._on_error,
             worker_size=2 if self._crowded else dice.choice([1, 2, 4]),
-            buffer_size=1 if self._crowded else dice.choice([1, 3, 256]),
+            buffer_size=1 if self._crowded else 256 if self._flooded else dice.choice([1, 3, 256]),
             max_connections=self.ledger.max_connections,
             memory_limit=self._memory_limit(),
             when_full=when_full,
@@ -356,25 +363,24 @@ class Run:
         if towards_client:
             do = dice.choice([Do.NOTHING, Do.NOTHING, Do.SLEEP, Do.TIMER])
         else:
-            do = dice.choices(
-                list(Do),
-                [
-                    8,
-                    8,
-                    4,
-                    100 if self._crowded else 2,
-                    0.5,
-                    0.3,
-                    0.2,
-                    2,
-                    0.5,
-                    4 if self._broadcasts else 0,
-                    2,
-                    0.3,
-                    1,
-                    1,
-                ],
-            )[0]
+            weights = {
+                Do.NOTHING: 8,
+                Do.REPLY: 8,
+                Do.WRITE_SLEEP_WRITE: 60 if self._talkative else 4,
+                Do.SLEEP: 100 if self._crowded else 2,
+                Do.RAISE: 0.5,
+                Do.CLOSE: 0.3,
+                Do.ABORT: 0.2,
+                Do.TIMER: 2,
+                Do.WAIT_CANCELLED: 0.5,
+                Do.BROADCAST: 8 if self._broadcasts else 0,
+                Do.WRITE_TO_ANOTHER: 2,
+                Do.CLOSE_AND_SLEEP: 0.3,
+                Do.SET_CODEC: 1,
+                Do.CANCEL_TIMER: 1,
+                Do.TELL_ANOTHER: 4,
+            }
+            do = dice.choices(list(weights), list(weights.values()))[0]
         if do is Do.BROADCAST and self._chance(0.5):
             kind = INLINE
         if kind == INLINE and do not in _FOR_THE_LOOP:
@@ -453,6 +459,8 @@ class Run:
         message = context.message
         with self.ledger.callback(conn, f"handler of {message.name} {message.do.name}") as end:
             end.begun.append(message.name)
+            if message.message_number == INLINE and end.session._closed_with is not None:
+                end.broken("the loop knows of the end, and begins a handler")
             reply = self._do(message.do, end.number, context, conn)
             if reply is not None:
                 self.ledger.writing(reply)
@@ -463,7 +471,7 @@ class Run:
     def _do(self, do: Do, source: int, context: Context[Note], conn: WriteCloser) -> Note | None:
         end = self.ledger.ends[source]
         if do is Do.REPLY:
-            return Note(POOLED, Name(1000 + source, next(end.numbers)), size=context.message.size)
+            return self._reply(end, context.message.size)
         if do is Do.WRITE_SLEEP_WRITE:
             self._write_from(source, conn)
             self._sleep()
@@ -496,7 +504,18 @@ class Run:
             conn.set_codec(TypeLengthValueCodec())
         elif do is Do.CANCEL_TIMER:
             self.cancel_timer(conn, in_order=True)
+        elif do is Do.TELL_ANOTHER and end.client is None:
+            other = self._write_to_another(
+                20_000 + source
+            )  # whose message may have been read beside this
+            if other is not None and self._chance(0.2):
+                other.close()
+            return self._reply(end, context.message.size)
         return None
+
+    @staticmethod
+    def _reply(end: End, size: int) -> Note:
+        return Note(POOLED, Name(1000 + end.number, next(end.numbers)), size=size)
 
     def set_timer(self, conn: Any) -> None:
         """Some timer or other on a connection."""
@@ -526,15 +545,18 @@ class Run:
             still_to_run = conn.cancel_timer(timer.id)
             timer.cancelled(still_to_run=still_to_run, in_order=in_order)
 
-    def _write_to_another(self, source: int) -> None:
-        """By a handler, to whichever connection the dice choose."""
+    def _write_to_another(self, source: int) -> ServerConn | None:
+        """By a handler, to whichever connection the dice choose; which that is."""
         conns = self.server.connections()
-        if conns:
-            name = Name(source, next(self._numbers))
-            try:
-                self.write(self.dice.choice(conns), Note(POOLED, name, size=30))
-            except EXPECTED:
-                pass
+        if not conns:
+            return None
+        conn = self.dice.choice(conns)
+        name = Name(source, next(self._numbers))
+        try:
+            self.write(conn, Note(POOLED, name, size=30))
+        except EXPECTED:
+            pass
+        return conn
 
     def broadcast(self, source: int) -> None:
         """A message to all, or to some."""
@@ -634,10 +656,26 @@ class Run:
             else:
                 self.write(conn, self._note(source + 5000, number, towards_client=True))
 
+    def _talk(self) -> None:
+        """A thread that writes to one of the server's connections again and again."""
+        source = self.new_source() + 30_000
+        for number in range(self.dice.randrange(100)):
+            conns = self.server.connections()
+            if conns:
+                try:
+                    self.write(conns[0], Note(POOLED, Name(source, number), size=5))
+                except EXPECTED:
+                    pass
+            self.simulation.sleep(self.dice.choice([0.0, 0.0, 0.0002, 0.001]))
+
     def _bare_peer(self) -> None:
         """A thread with a socket of its own, who need not be polite."""
         dice = self.dice
         try:
+            for _ in range(4 if self._chance(0.2) else 0):
+                self.simulation.connect(
+                    self.address, timeout=5.0
+                ).reset()  # gone before it is greeted
             sock = self.simulation.connect(self.address, timeout=5.0)
         except OSError:
             return
@@ -646,6 +684,7 @@ class Run:
             self._speak(sock, source)
             how = dice.randrange(4)
             if how == 0:
+                self.simulation.sleep(dice.choice([0.0, 0.001, 0.05]))  # some of it has been read
                 sock.reset()
             elif how == 1:
                 sock.shutdown(socket.SHUT_WR)
@@ -662,14 +701,18 @@ class Run:
 
     def _speak(self, sock: socket.socket, source: int) -> None:
         dice = self.dice
-        notes = [
-            self._note(source, number, towards_client=False) for number in range(dice.randrange(12))
-        ]
-        if not self._crowded and self._chance(0.3):  # it asks for more than it reads
+        count = dice.randrange(50, 100) if self._flooded else dice.randrange(12)
+        notes = [self._note(source, number, towards_client=False) for number in range(count)]
+        # It asks for more than it reads.
+        if self._flooded or (not self._crowded and self._chance(0.3)):
             kinds = dice.choice([(POOLED,), (INLINE,), (POOLED, INLINE)])
             notes = [
                 Note(dice.choice(kinds), note.name, Do.REPLY, LONGEST_FILLING) for note in notes
             ]
+            if (
+                notes and self._sleeps and (self._flooded or self._chance(0.5))
+            ):  # for the others to wait
+                notes[0] = Note(POOLED, notes[0].name, Do.SLEEP)
         stream = b"".join(note.frame() for note in notes)
         if self._chance(0.2):
             stream += HEADER.pack(-1, 0xFFFF_FFFF)  # no frame can be so long
@@ -744,7 +787,7 @@ class Run:
         Raises what is wrong; SimulationError if it is a rule of the ledger's.
         """
         simulation = self.simulation
-        watching = self.ledger.watching(simulation.scheduler)
+        watching = self.ledger.watching(simulation)
         small = mock.patch.object(reactor.connection, "GATHERED_SIZE", self._gathered_size)
         with _listening_for_defects() as defects, watching, small, simulation:
             self.address = self.server.listen(ADDRESS)
@@ -765,8 +808,12 @@ class Run:
                 self.server.schedule(interval, lambda now, conn: self._on_timer(conn))
             if self._chance(0.3):
                 self._threads.append(self.simulation.spawn(self._use_loop, name="user"))
+            for _ in range(3 if self._talkative else 0):
+                self._threads.append(self.simulation.spawn(self._talk, name="talker"))
             for _ in range(10 if self._crowded else self.dice.randint(1, 4)):
-                who = self._client if self._chance(0.7) else self._bare_peer
+                who = (
+                    self._client if self._chance(0.2 if self._flooded else 0.7) else self._bare_peer
+                )
                 self._threads.append(self.simulation.spawn(who, name="peer"))
             if self._chance(0.3):
                 self._sleep()
