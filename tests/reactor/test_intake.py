@@ -144,6 +144,22 @@ def test_what_is_written_after_a_reply_was_returned_comes_after_it(make: Make) -
     assert first.received == b"reply written"
 
 
+def test_a_reply_that_waits_before_what_was_written_behind_it_is_counted(make: Make) -> None:
+    first, second = some(make, 2, buffer_size=8192)
+    first.write(bytes(200_000))
+    run_passes(first.reactor)
+    first.handler.reply = b"reply "
+    second.handler.on_data = lambda _: first.write(b"written")
+    written = first.connection.bytes_sent + first.connection.pending
+    send_to([first, second], b"abc")
+    one_pass(first)
+    assert first.connection.pending > 13
+    assert first.connection.bytes_sent + first.connection.pending == written + 13
+    first.until_received(written + 13)
+    assert first.received.endswith(b"reply written")
+    assert first.connection.pending == 0
+
+
 def test_what_is_sent_at_once_after_a_reply_was_returned_comes_after_it(make: Make) -> None:
     first, second = some(make, 2)
     first.handler.reply = b"reply"

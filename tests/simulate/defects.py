@@ -480,12 +480,6 @@ FOUND_BEFORE = (
         "pass",
     ),
     _defect(
-        "a handler's own frames are overtaken while they are taken",
-        _CONNECTION + "_send_lined_up",
-        ", True)",
-        ")",
-    ),
-    _defect(
         "a flush ends the draining before it has begun",
         _CONNECTION + "_begin_drain",
         "if self.state is _LINGERING:",
@@ -564,12 +558,6 @@ OTHERS = (
         "the outbox's count forgets a handler's frames",
         _CONNECTION + "_to_outbox",
         "self.outbox_size += size",
-        "pass",
-    ),
-    _defect(
-        "the outbox's count forgets a reply",
-        _CONNECTION + "send",
-        "self.outbox_size += len(data)",
         "pass",
     ),
     _defect(

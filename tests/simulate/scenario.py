@@ -659,14 +659,15 @@ class Run:
     def _talk(self) -> None:
         """A thread that writes to one of the server's connections again and again."""
         source = self.new_source() + 30_000
-        for number in range(self.dice.randrange(100)):
+        for number in range(self.dice.randrange(200)):
             conns = self.server.connections()
             if conns:
                 try:
                     self.write(conns[0], Note(POOLED, Name(source, number), size=5))
                 except EXPECTED:
                     pass
-            self.simulation.sleep(self.dice.choice([0.0, 0.0, 0.0002, 0.001]))
+            if not conns or self._chance(0.3):
+                self.simulation.sleep(self.dice.choice([0.0, 0.001, 0.01]))
 
     def _bare_peer(self) -> None:
         """A thread with a socket of its own, who need not be polite."""
