@@ -26,7 +26,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from reactor.buffers import SendQueue, Watermark
 from reactor.close_reason import CloseCause, CloseReason
@@ -305,16 +305,25 @@ class Connection(StateMachine):
         return _ACCEPTED if pending <= self.output.high else WriteResult.ABOVE_HIGH
 
     def _recover(self) -> None:
-        """After Ctrl-C, at whatever step of a `write` or a flush: what is in line is sent all the same."""
-        give_back(self.lock)
-        self._reactor.post(self.flush)
-        self._environment.waker.wake()
+        """After Ctrl-C at whatever step of a `write`, or before a flush has taken something: what is in
+        line is sent all the same."""
+        try:
+            self._reactor.post(self.flush)
+            self._environment.waker.wake()
+        finally:
+            give_back(self.lock)
 
     def _own_to_outbox(self) -> int:
         """How many bytes that is. Under the lock."""
-        frames = self.own[self._own_taken :]
-        size = self._to_outbox(frames)
-        self._own_taken += len(frames)
+        frames: Any = self.own[self._own_taken :]
+        count, size = len(frames), sum(map(len, frames))
+        # Nothing is called from here on: Ctrl-C between the two would have them sent twice.
+        if self._outbox:
+            self._outbox += frames
+        else:
+            self._outbox = frames
+        self._own_taken += count
+        self.outbox_size += size
         self.own_size += size
         return size
 

@@ -26,7 +26,7 @@ class ConnectionHandler(Protocol):
 
     def handle_draining(self) -> None:
         """The state is DRAINING, or LINGERING already, if nothing was left to be sent. Call
-        `Connection.check_drained` whenever `is_idle` turns true."""
+        `Connection.check_drained` whenever `is_idle` turns true. It may come twice."""
 
     def handle_writable(self) -> None:
         """So much has been sent that the low watermark is reached again."""

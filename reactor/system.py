@@ -99,8 +99,8 @@ class System(Protocol):
         """An empty one, which threads use without a lock."""
         ...
 
-    def condition(self) -> threading.Condition:
-        """As `threading.Condition()`."""
+    def condition(self, lock: AbstractContextManager[object]) -> threading.Condition:
+        """As `threading.Condition(lock)`, over one that `reentrant_lock` has made."""
         ...
 
     def event(self) -> threading.Event:
@@ -186,9 +186,9 @@ class OperatingSystem:
         """A deque: its append and its popleft are one step each."""
         return deque()
 
-    def condition(self) -> threading.Condition:
-        """As `threading.Condition()`, which it is."""
-        return threading.Condition()
+    def condition(self, lock: AbstractContextManager[object]) -> threading.Condition:
+        """As `threading.Condition(lock)`, which it is."""
+        return threading.Condition(cast(threading.Lock, lock))
 
     def event(self) -> threading.Event:
         """As `threading.Event()`, which it is."""

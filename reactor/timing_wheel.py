@@ -193,6 +193,7 @@ class TimingWheel:
         self._slots[slot.level][slot.index] = None
         self._occupied[slot.level] ^= 1 << slot.index
         if len(self._spare) < SPARE_SLOTS:
+            slot.clear()  # of the memory of those that were in it, and have been taken out one by one
             self._spare.append(slot)
 
     def next_tick(self) -> int | None:

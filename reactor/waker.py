@@ -23,7 +23,7 @@ from typing import Protocol
 __all__ = ["Lock", "Pipe", "Waker", "give_back"]
 
 LONGEST_HOLD = 0.5
-"""Seconds for which nobody holds a lock that `give_back` is for."""
+"""Seconds for which nobody holds a lock that `give_back` is for, unless the process is stopped in them."""
 
 
 class Lock(Protocol):
@@ -53,12 +53,19 @@ class Lock(Protocol):
 
 def give_back(lock: Lock) -> None:
     """After an exception: release the lock, if the exception has come between its `acquire` and the next
-    step, as Ctrl-C may. For a lock that is never held for long: whoever cannot get it has it himself.
+    step, as Ctrl-C may. For a lock that is never held for long: whoever cannot get it is taken to have it.
 
     `with` needs no such thing, but for a lock that is taken for every message it costs too much.
     """
-    lock.acquire(timeout=LONGEST_HOLD)
-    lock.release()
+    try:
+        lock.acquire(timeout=LONGEST_HOLD)
+    finally:  # also after another Ctrl-C: to get it takes no time for that, unless it is our own
+        with suppress(RuntimeError):  # who had it has just released it
+            lock.release()
+
+
+def _send_nothing(_data: bytes) -> None:
+    """For a pipe that has been closed, whose descriptors may be somebody else's by now."""
 
 
 class Pipe(Protocol):
@@ -211,6 +218,7 @@ class Waker:
     def close(self) -> None:
         """Release the descriptors. `wake` does nothing from here on."""
         self._armed.acquire(blocking=False)  # never released again: nobody writes any more
+        self._send = _send_nothing  # whoever is just about to
         self._close()
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from reactor import CloseReason, Reactor, Timeout
 from tao.codec import Codec
 from tao.context import Context
-from tao.errors import ConnectionClosedError
+from tao.errors import ConnectionClosedError, TaoError
 from tao.interfaces import WriteCloser
 from tao.message import Message
 
@@ -55,7 +55,8 @@ class PendingCalls:
     """The calls of one connection, from when they are sent until they are answered, or it ends.
 
     `write` sends a message, behind all that was written before; `unwanted` gets the messages that answer
-    no call.
+    no call; `lose_count` is called with what has made it unknown which reply answers which call: it is to
+    end the connection.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class PendingCalls:
         codec: Callable[[], Codec],
         write: Callable[[Any], object],
         unwanted: Callable[[Any], object],
+        lose_count: Callable[[BaseException], object],
     ) -> None:
         self._reactor = reactor
         self._codec = codec  # the one of this moment
         self._write = write
         self._unwanted = unwanted
+        self._lose_count = lose_count
         # Guards what follows, and holds two writers apart: calls stand here in the order on the wire.
         self._lock = reactor.system.lock()
         self._in_order: deque[_Call] = deque()
@@ -85,21 +88,36 @@ class PendingCalls:
             if key is None:
                 raise ValueError(f"{message!r} needs a correlation: its reply could not be told")
         call = _Call(key, reply)
+        # As long as nobody else knows of it: Ctrl-C in here may leave the future's own lock taken.
+        call.future.add_done_callback(partial(self._handle_done, call))
         with self._lock:
-            # Before it is sent: the reply may come before the write returns.
-            if key is None:
-                self._in_order.append(call)
-            elif self._by_key.setdefault(key, call) is not call:
+            if key in self._by_key:
                 raise ValueError(f"a call with the correlation {key!r} is under way already")
             try:
+                # It waits before it is sent: the reply may come before the write returns.
+                if key is None:
+                    self._in_order.append(call)
+                else:
+                    self._by_key[key] = call
                 self._write(message)
-            except BaseException:
+            except Exception:
                 if key is None:
                     self._in_order.pop()
                 else:
                     del self._by_key[key]
                 raise
-        call.future.add_done_callback(partial(self._handle_done, call))
+            except BaseException as interruption:
+                # Ctrl-C: nobody knows whether it was sent. In order, each reply could be the next call's.
+                if key is None:
+                    error = TaoError(
+                        "a call was interrupted while it was sent: which reply answers which call cannot "
+                        "be told any more"
+                    )
+                    error.__cause__ = interruption
+                    self._lose_count(error)
+                else:
+                    self._by_key.pop(key, None)
+                raise
         if timeout is not None:
             when = self._reactor.time() + timeout
             self._reactor.call_soon_threadsafe(self._set_timer, call, when)

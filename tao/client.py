@@ -83,6 +83,7 @@ class ClientConn(Conn["ClientConn"]):
         "_connector",
         "_given_reactor",
         "_kept_timers",
+        "_lock",
         "_net_id",
         "_offline",
         "_offline_limit",
@@ -159,7 +160,10 @@ class ClientConn(Conn["ClientConn"]):
         )
         # Guards what follows and the change of `_session` from one connection to the next; tells who
         # waits that one of them, or the state, has changed.
-        self._settled = self._reactor.system.condition()
+        # Taken by itself where nobody waits: to enter a Condition is to call a function in Python, at whose
+        # end Ctrl-C finds the lock taken, and nobody to release it.
+        self._lock = self._reactor.system.reentrant_lock()
+        self._settled = self._reactor.system.condition(self._lock)
         self._closing = False  # the user's close: there will be no other connection
         self._codec: Codec = TypeLengthValueCodec() if codec is None else codec
         self._offline: list[bytes] = []
@@ -207,7 +211,7 @@ class ClientConn(Conn["ClientConn"]):
 
     def start(self) -> None:
         """Begin to connect; does not wait. Any thread. Raises TaoError the second time."""
-        with self._settled:
+        with self._lock:
             if self._started:
                 raise TaoError("this client has been started already; make a new one")
             self._started = True
@@ -257,7 +261,7 @@ class ClientConn(Conn["ClientConn"]):
 
     def _handle_open(self, _session: Session[ClientConn]) -> None:
         self._opened_at = self._reactor.time()
-        with self._settled:
+        with self._lock:
             # Before anything that is written from now on: `write` takes this lock too, as long as
             # something stands in here.
             frames, self._offline = self._offline, []
@@ -271,7 +275,7 @@ class ClientConn(Conn["ClientConn"]):
         if self._connector is not None:
             self._connector.cancel()
         backoff = self._reconnect
-        with self._settled:
+        with self._lock:
             self._reason = reason
             former = self._session
             if backoff is not None and not self._closing:
@@ -303,7 +307,7 @@ class ClientConn(Conn["ClientConn"]):
 
     def _settle(self) -> None:
         """All is over, and what was ours is released."""
-        with self._settled:
+        with self._lock:
             if self._reason is None:  # the loop was ended from outside
                 self._reason = CloseReason(self._session.connection.cause)
             self._over = True
@@ -318,7 +322,7 @@ class ClientConn(Conn["ClientConn"]):
         """As `Conn.write`; with `offline_limit`, what is written in between connections is kept."""
         if not self._offline_limit:
             return self._session.write(message)
-        with self._settled:
+        with self._lock:
             session = self._session
             if session.connection.state is ConnectionState.OPEN and not self._offline:
                 try:
@@ -383,13 +387,13 @@ class ClientConn(Conn["ClientConn"]):
         self._last_session().abort()
 
     def _last_session(self) -> Session[ClientConn]:
-        with self._settled:
+        with self._lock:
             self._closing = True
             return self._session
 
     def set_codec(self, codec: Codec) -> None:
         """As `Conn.set_codec`; it also is the one that the next connection begins with."""
-        with self._settled:
+        with self._lock:
             self._codec = codec
             session = self._session
         session.set_codec(codec)
@@ -433,7 +437,7 @@ class ClientConn(Conn["ClientConn"]):
         loop's thread: they would wait for themselves.
         """
         self._check_may_wait()
-        with self._settled:
+        with self._lock:
             self._wait_for(self._is_settled, timeout)
             if self.state is ConnectionState.OPEN:
                 return True
@@ -465,7 +469,7 @@ class ClientConn(Conn["ClientConn"]):
         Not for handlers, nor for the loop's thread: they would wait for themselves.
         """
         self._check_may_wait()
-        with self._settled:
+        with self._lock:
             self._wait_for(lambda: self._over, timeout)
             return self._reason if self._over else None
 

@@ -1114,7 +1114,11 @@ class Session(Generic[C]):
             calls = extras.pending_calls
             if calls is None:
                 calls = extras.pending_calls = PendingCalls(
-                    self._reactor, lambda: self.codec, self._write_in_line, self._handle_unwanted
+                    self._reactor,
+                    lambda: self.codec,
+                    self._write_in_line,
+                    self._handle_unwanted,
+                    lambda error: self.abort(CloseCause.FAILED, error),
                 )
                 # From here on what comes without a handler may be a reply.
                 self._on_message = calls.receive

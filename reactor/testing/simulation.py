@@ -152,9 +152,10 @@ class Simulation:
         """As `collections.deque()`."""
         return SimulatedQueue(self.scheduler)
 
-    def condition(self) -> threading.Condition:
-        """As `threading.Condition()`."""
-        return SimulatedCondition(self.scheduler)
+    def condition(self, lock: AbstractContextManager[object]) -> threading.Condition:
+        """As `threading.Condition(lock)`, over one of this simulation's."""
+        assert isinstance(lock, SimulatedReentrantLock)
+        return SimulatedCondition(self.scheduler, lock)
 
     def event(self) -> threading.Event:
         """As `threading.Event()`."""

@@ -184,11 +184,11 @@ class SimulatedQueue(deque[T]):
 
 
 class SimulatedCondition(threading.Condition):
-    """As `threading.Condition`, over a lock of its own."""
+    """As `threading.Condition`."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, lock: SimulatedReentrantLock) -> None:
         self._scheduler = scheduler
-        self._own = SimulatedReentrantLock(scheduler)
+        self._own = lock
         self._those_waiting = Waiters(scheduler)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -334,7 +334,7 @@ class _SimulatedFuture(Future[T]):
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
-        self._condition = SimulatedCondition(scheduler)
+        self._condition = SimulatedCondition(scheduler, SimulatedReentrantLock(scheduler))
 
 
 class SimulatedExecutor(Executor):

@@ -1,88 +1,30 @@
 """Ctrl-C on a thread that writes to connections, or ends them, while their loop runs on another.
 
-A signal is looked at behind a call, at the beginning of a function, and where a loop goes round. The tests
-raise KeyboardInterrupt at each of these places in turn, however many there are.
+The tests raise KeyboardInterrupt at each place where it can come in turn, however many there are.
 """
 
 from __future__ import annotations
 
-import dis
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from itertools import count, pairwise
-from pathlib import Path
-from types import CodeType, FrameType
+from itertools import count
 from typing import Any
 
 import pytest
 
-import reactor
-import tao
 from reactor import CloseCause, Reactor
-from tao import ClientConn, CloseReason, Context, MessageRegistry, Server, WriteCloser
+from tao import (
+    ClientConn,
+    CloseReason,
+    ConnectionClosedError,
+    Context,
+    MessageRegistry,
+    Server,
+    WriteCloser,
+)
+from tests.interrupting import interrupt, then
 from tests.support import DEADLINE, LOCAL, Calls, Sample, as_bytes, wait_until
-
-OURS = tuple(str(Path(package.__file__ or "").parent) for package in (reactor, tao))
-LOOKED_AT_BEHIND = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"}
-
-
-@cache
-def _places(code: CodeType) -> frozenset[int]:
-    """Where an instruction stands before which the interpreter looks for signals."""
-    instructions = list(dis.get_instructions(code))
-    return frozenset(
-        following.offset
-        for before, following in pairwise(instructions)
-        if before.opname in LOOKED_AT_BEHIND
-    )
-
-
-def interrupt(call: Callable[[], object], place: int) -> bool:
-    """Call it, and raise KeyboardInterrupt at that place of its way through this project; whether it has so
-    many."""
-    passed = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal passed
-        if not frame.f_code.co_filename.startswith(OURS):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_lasti in _places(frame.f_code):
-            passed += 1
-            if passed > place:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return passed > place
-
-
-def then(call: Callable[[], object]) -> None:
-    """What comes after: on another thread, so that a lock which was kept is noticed."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(DEADLINE)
-    assert not thread.is_alive(), "it waits for ever"
-    assert not failures
 
 
 class Ends:
@@ -104,12 +46,13 @@ class Ends:
         registry.register(1, as_bytes, handle)
         return registry
 
-    def connect(self) -> ClientConn:
+    def connect(self, **arguments: Any) -> ClientConn:
         """A client that is connected."""
         client = ClientConn(
             self.address,
             registry=self._registry(self.told),
             on_close=lambda _, reason: self.reasons.add(reason),
+            **arguments,
         )
         client.start()
         client.wait_connected(DEADLINE)
@@ -123,9 +66,10 @@ def serving() -> Iterator[Ends]:
         yield ends
 
 
-def test_ctrl_c_in_a_write_holds_up_no_other() -> None:
+@pytest.mark.parametrize("offline_limit", [0, 1000])
+def test_ctrl_c_in_a_write_holds_up_no_other(offline_limit: int) -> None:
     with serving() as ends:
-        client = ends.connect()
+        client = ends.connect(offline_limit=offline_limit)
         for place in count():
             interrupted = interrupt(lambda: client.write(Sample(1, b"interrupted")), place)
             behind = b"%d" % place
@@ -163,7 +107,8 @@ def test_ctrl_c_in_a_broadcast_holds_up_nobody() -> None:
         for place in count():
             interrupted = interrupt(lambda: ends.server.broadcast(Sample(1, b"interrupted")), place)
             behind = b"%d" % place
-            then(lambda behind=behind: ends.server.broadcast(Sample(1, behind)))  # type: ignore[misc]
+            for conn in ends.server.connections():  # not another broadcast, which would send both
+                then(lambda behind=behind, conn=conn: conn.write(Sample(1, behind)))  # type: ignore[misc]
             assert wait_until(lambda behind=behind: ends.told.items.count(behind) == 2), place  # type: ignore[misc]
             if not interrupted:
                 break
@@ -171,6 +116,33 @@ def test_ctrl_c_in_a_broadcast_holds_up_nobody() -> None:
         for client in clients:
             client.close()
             assert client.wait_closed(DEADLINE) == CloseReason(CloseCause.CLOSED)
+
+
+def test_ctrl_c_in_a_call_gives_no_other_call_its_reply() -> None:
+    """The next one gets its own; or, where nobody knows whether the first was sent, the connection ends."""
+    registry = MessageRegistry()
+    registry.register(1, as_bytes, lambda context, _: Sample(1, context.message))
+    replies = MessageRegistry()
+    replies.register(1, as_bytes)
+    ended = 0
+    with Server(registry=registry).running(LOCAL) as address:
+        for place in count():
+            client = ClientConn(address, registry=replies)
+            client.start()
+            client.wait_connected(DEADLINE)
+            interrupted = interrupt(lambda: client.call(Sample(1, b"interrupted")), place)  # noqa: B023
+            try:
+                assert client.call(Sample(1, b"next")).result(DEADLINE) == b"next"
+                client.close()
+                assert client.wait_closed(DEADLINE) == CloseReason(CloseCause.CLOSED)
+            except ConnectionClosedError:
+                ended += 1
+                reason = client.wait_closed(DEADLINE)
+                assert reason is not None
+                assert "call was interrupted" in str(reason.error)
+            if not interrupted:
+                break
+    assert 0 < ended < place
 
 
 def test_ctrl_c_where_a_loop_is_called_does_not_keep_it_asleep() -> None:

@@ -32,6 +32,7 @@ from reactor.allocator import largest_read
 from reactor.connection import FIRST_READ, LARGE_FRAME, READS_TO_SHRINK
 from reactor.environment import TAKE_SIZE
 from tests.forking import in_child, needs_fork
+from tests.interrupting import interrupt, then
 from tests.reactor.connections import MUCH, REACHABLE, SMALL_MARKS, Make, Recorder
 from tests.reactor.support import (
     DEADLINE,
@@ -888,6 +889,29 @@ def test_what_handlers_that_were_interrupted_have_written_goes_out_before_the_ne
     expected = b"taken, left, another's, late, next"
     end.until_received(len(expected))
     assert end.received == expected
+
+
+def _flush(connection: Connection) -> None:
+    connection.write(b"written")
+    connection.flush()
+
+
+def _end(connection: Connection) -> None:
+    connection.begin().append(b"of a handler")
+    connection.end()
+
+
+@pytest.mark.parametrize("step", [_flush, _end])
+def test_ctrl_c_on_the_loops_own_thread_keeps_no_lock(
+    make: Make, step: Callable[[Connection], None]
+) -> None:
+    for place in itertools.count():
+        connection = make().connection
+        interrupted = interrupt(lambda connection=connection: step(connection), place)  # type: ignore[misc]
+        then(lambda connection=connection: connection.write(b"behind"))  # type: ignore[misc]
+        if not interrupted:
+            break
+    assert place > 5
 
 
 @pytest.mark.parametrize("waits", [b"", b"waiting, "], ids=["nothing waits", "something waits"])

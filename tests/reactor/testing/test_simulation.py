@@ -273,7 +273,7 @@ def test_an_event_wakes_all() -> None:
 def test_a_condition_has_what_is_waited_for() -> None:
     for seed in range(20):
         with Simulation(seed, Faults(switch=0.5)) as simulation:
-            condition = simulation.condition()
+            condition = simulation.condition(simulation.reentrant_lock())
             items: list[int] = []
             taken: list[int] = []
 
