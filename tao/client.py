@@ -374,7 +374,8 @@ class ClientConn(Conn["ClientConn"]):
 
         Raises as `Conn.write` does, with nothing queued, also while there is no connection and whatever
         `offline_limit` says; and ValueError for a time-out that makes no sense, a message without
-        correlation, or one whose key is that of a call under way.
+        correlation, or one whose key is that of a call under way. Where replies come in order, Ctrl-C in
+        here ends the connection if nobody knows whether the message was sent.
         """
         return self._session.call(message, timeout, reply)
 
