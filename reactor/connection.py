@@ -617,6 +617,8 @@ class Connection(StateMachine):
             self.flush()
         elif frames:
             self.send(frames[0] if len(frames) == 1 else b"".join(frames), True)
+        else:
+            self._after_send()  # a writer has taken them, and nobody has looked at how much waits now
 
     # -- the hot path: send ----------------------------------------------------------------------
 

@@ -457,9 +457,12 @@ class Session(Generic[C]):
                 except BaseException as error:
                     self._report(error, self._service.options.close_on_error)
                 if left:
-                    uncollected = self._written - connection.own_size
-                    if self._interrupted or uncollected > connection.output.high:
+                    taken, high = connection.own_size, connection.output.high
+                    uncollected = self._written - taken
+                    if self._interrupted or uncollected > high:
                         break  # in the second case the peer shall read before it gets more
+                    if taken and connection.pending + uncollected > high:
+                        break  # likewise: what was taken, by the loop or a writer, waits elsewhere
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block
         finally:

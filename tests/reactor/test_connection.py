@@ -891,6 +891,22 @@ def test_what_handlers_that_were_interrupted_have_written_goes_out_before_the_ne
     assert end.received == expected
 
 
+def test_reading_pauses_for_what_a_writer_has_taken_from_a_handler(make: Make) -> None:
+    """Nobody flushes it: the socket takes nothing, and will say so when it does."""
+    end = make(buffer_size=8192, output=Watermark(0, 200_000))
+    connection = end.connection
+    for size in (100_000, 50_000):  # the second waits behind the rest of the first
+        end.write(bytes(size))
+        run_passes(end.reactor)
+    connection.begin().append(bytes(100_000))
+    end.write(b"another's")
+    run_passes(end.reactor)
+    assert connection.pending > 200_000
+    assert not connection.paused
+    connection.end()
+    assert connection.paused == Pause.OUTPUT
+
+
 def _flush(connection: Connection) -> None:
     connection.write(b"written")
     connection.flush()

@@ -229,7 +229,7 @@ class Run:
 
         return Faults(
             switch=0.1 if self._crowded else dice.choice([0.02, 0.1, 0.3]),
-            interrupt=0.1 if self._talkative else sometimes(0.05, 0.2),
+            interrupt=sometimes(0.05, 0.2),
             slowness=sometimes(0.05),
             longest_pause=dice.choice([0.0002, 0.002, 0.02]),
             longest_delay=dice.choice([0.0, 0.001, 0.02]),
@@ -702,7 +702,7 @@ class Run:
 
     def _speak(self, sock: socket.socket, source: int) -> None:
         dice = self.dice
-        count = dice.randrange(50, 100) if self._flooded else dice.randrange(12)
+        count = dice.randrange(20, 40) if self._flooded else dice.randrange(12)
         notes = [self._note(source, number, towards_client=False) for number in range(count)]
         # It asks for more than it reads.
         if self._flooded or (not self._crowded and self._chance(0.3)):

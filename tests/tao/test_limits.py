@@ -415,6 +415,30 @@ def test_a_peer_that_asks_and_does_not_read_has_to_wait(number: int) -> None:
         assert wait_until(lambda: conn.pending == 0)
 
 
+def test_a_worker_stops_for_what_another_writer_has_taken_from_its_handlers() -> None:
+    """What is written after a handler's frame takes that along; it waits for the peer all the same."""
+    begun: Calls[bytes] = Calls()
+    registry = MessageRegistry()
+    much = b"x" * 4_000_000
+
+    def handle(context: Context[bytes], conn: WriteCloser) -> None:
+        begun.add(context.message)
+        conn.write(Sample(1, much))
+        other = threading.Thread(target=conn.write, args=(Sample(1, b"another's"),))
+        other.start()
+        other.join()
+
+    registry.register(5, as_bytes, handle)
+    options = ConnectionOptions(output=Watermark(0, 100_000), output_limit=50_000_000)
+    with crowd(registry=registry, options=options) as these:
+        peer, conn = these.join(slow=True)
+        peer.send(frame(5, b"first") + frame(5, b"second"))
+        assert wait_until(lambda: conn.pending > 100_000)
+        assert not wait_until(lambda: len(begun) > 1, 0.2)
+        assert [peer.receive_frame()[1] for _ in range(4)] == [much, b"another's"] * 2
+        assert begun.items == [b"first", b"second"]
+
+
 def test_a_peer_that_asks_more_than_the_handlers_can_do_has_to_wait() -> None:
     release = threading.Event()
     handled: Calls[int] = Calls()
