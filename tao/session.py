@@ -457,11 +457,10 @@ class Session(Generic[C]):
                 except BaseException as error:
                     self._report(error, self._service.options.close_on_error)
                 if left:
-                    taken, high = connection.own_size, connection.output.high
-                    uncollected = self._written - taken
-                    if self._interrupted or uncollected > high:
+                    high = connection.output.high
+                    if self._interrupted or self._written - connection.own_size > high:
                         break  # in the second case the peer shall read before it gets more
-                    if taken and connection.pending + uncollected > high:
+                    if connection.own_size and connection.pending + self._uncollected > high:
                         break  # likewise: what was taken, by the loop or a writer, waits elsewhere
                     if monotonic() >= pool.quiet_until:
                         self._announce()  # the next handler may block

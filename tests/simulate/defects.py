@@ -647,7 +647,7 @@ OTHERS = (
     _defect(
         "a worker does not stop for a peer that does not read",
         _SESSION + "_handle_batch",
-        "self._interrupted or uncollected > high",
+        "self._interrupted or self._written - connection.own_size > high",
         "self._interrupted",
     ),
     _defect(
