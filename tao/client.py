@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -45,6 +46,10 @@ __all__ = ["ClientConn"]
 logger: logging.Logger = logging.getLogger("tao")
 
 R = TypeVar("R")
+
+SIGNAL_PATIENCE = 1.0
+"""Seconds after which the main thread, if it waits, looks for signals: one that has come in the moment
+before it fell asleep does not wake it, and Ctrl-C would do nothing."""
 
 # One counter for all clients of a program: an id names one in a log. `next` on it is one step.
 _net_ids = itertools.count(1)
@@ -492,7 +497,14 @@ class ClientConn(Conn["ClientConn"]):
         if self._reactor.thread == threading.get_ident():
             # Between two passes: while the thread that makes them waits, it makes none.
             raise TaoError("this would wait for itself: it is not for the reactor's own thread")
-        return self._settled.wait_for(condition, timeout)
+        if threading.current_thread() is not threading.main_thread():
+            return self._settled.wait_for(condition, timeout)
+        left = math.inf if timeout is None else timeout
+        while not self._settled.wait_for(condition, min(left, SIGNAL_PATIENCE)):
+            left -= SIGNAL_PATIENCE
+            if left <= 0.0:
+                return False
+        return True
 
     def __enter__(self) -> ClientConn:
         """Start, and wait until the connection is open. Raises ConnectionClosedError if it fails."""

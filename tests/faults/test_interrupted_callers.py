@@ -5,7 +5,9 @@ The tests raise KeyboardInterrupt at each place where it can come in turn, howev
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -162,3 +164,31 @@ def test_ctrl_c_where_a_loop_is_called_does_not_keep_it_asleep() -> None:
         loop.stop()
         thread.join()
         loop.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="NOT TESTED: no pthread_kill")
+def test_a_signal_that_does_not_wake_the_main_thread_ends_its_wait() -> None:
+    """As one that comes in the last moment before it sleeps: here another thread gets it."""
+
+    def interrupt_main(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def send() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt_main)
+    try:
+        with serving() as ends:
+            client = ends.connect()
+            sender = threading.Thread(target=send)
+            begun = time.monotonic()
+            sender.start()
+            with pytest.raises(KeyboardInterrupt):
+                client.wait_closed(DEADLINE)
+            assert time.monotonic() - begun < DEADLINE / 2, "it is not the time-out that has ended it"
+            sender.join()
+            client.close()
+            assert client.wait_closed(DEADLINE) == CloseReason(CloseCause.CLOSED)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
