@@ -186,7 +186,9 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_its_wait() -> None:
             sender.start()
             with pytest.raises(KeyboardInterrupt):
                 client.wait_closed(DEADLINE)
-            assert time.monotonic() - begun < DEADLINE / 2, "it is not the time-out that has ended it"
+            assert time.monotonic() - begun < DEADLINE / 2, (
+                "it is not the time-out that has ended it"
+            )
             sender.join()
             client.close()
             assert client.wait_closed(DEADLINE) == CloseReason(CloseCause.CLOSED)
