@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -261,6 +262,18 @@ def test_slots_that_are_not_needed_any_more_are_not_kept(distance: int, *, cance
     wheel.advance(5_000 + distance)
     assert len(wheel) == 0
     assert 0 < _slots_of(wheel) <= SPARE_SLOTS + 1  # and that for what is due at once
+
+
+def test_a_slot_that_is_kept_has_not_the_memory_of_those_that_were_in_it() -> None:
+    wheel = TimingWheel()
+    many = [_timeout() for _ in range(10_000)]
+    for timeout in many:
+        wheel.add(timeout, 5)
+    for timeout in many:
+        timeout.cancel()
+    slots = [held for held in gc.get_referrers(wheel) if isinstance(held, dict)]
+    assert slots
+    assert all(sys.getsizeof(slot) < 1000 for slot in slots)
 
 
 class _Owner:

@@ -13,11 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from reactor import Reactor, Waker
+from tests.interrupting import interrupt
 from tests.reactor.support import DEADLINE
 
 
@@ -277,3 +279,17 @@ def test_what_somebody_else_has_asked_of_signals_stays() -> None:
         finally:
             assert signal.set_wakeup_fd(-1) == theirs.fileno()
     reactor.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: there it is no pipe")
+def test_ctrl_c_in_a_wake_after_the_close_writes_to_nobody(tmp_path: Path) -> None:
+    """The numbers of its descriptors are other files' by then."""
+    waker = Waker()
+    waker.close()
+    with ExitStack() as files:
+        opened = [files.enter_context(open(tmp_path / str(n), "wb", buffering=0)) for n in range(4)]
+        place = 0
+        while interrupt(waker.wake, place):
+            place += 1
+        assert place > 0
+        assert [os.fstat(file.fileno()).st_size for file in opened] == [0] * 4
